@@ -1,0 +1,1 @@
+"""The embedded demo: a router task and a tiny base model, both generated."""

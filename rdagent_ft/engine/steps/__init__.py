@@ -1,0 +1,1 @@
+"""The steps, plain functions, one a file."""

@@ -1,0 +1,1 @@
+"""How a number comes to be: harness port, scorers, sample rows, statistics."""

@@ -1,0 +1,82 @@
+"""The harness port: what scores a model. A harness prepares a job and parses what it left.
+
+A result counts only when the expected number of items parsed: exit codes lie.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from rdagent_ft.data.rows import SplitName
+from rdagent_ft.evaluation.rows import PromptFormat, SampleRow, ScorerName
+from rdagent_ft.values import Frozen
+
+
+class EvalTask(Frozen):
+    """One benchmark split to be answered.
+
+    Attributes:
+        benchmark: registry name (`heldout`, `gsm8k`, …).
+        split: which split the items are.
+        items_file: JSON lines of canonical rows (`data.rows.Row`).
+        n_items: how many rows the file holds; fewer answers make the result invalid.
+        scorer: how an answer is scored.
+        max_new_tokens: generation limit per answer.
+    """
+
+    benchmark: str
+    split: SplitName
+    items_file: Path
+    n_items: int
+    scorer: ScorerName
+    max_new_tokens: int
+
+
+class EvalModel(Frozen):
+    """One model to be scored: a base directory and, for a candidate, its adapter or full weights.
+
+    Attributes:
+        role: `base` or `tuned`; part of the output file names.
+        path: model directory (for full fine-tuning: the trained one).
+        adapter: PEFT adapter directory, or None.
+    """
+
+    role: str
+    path: Path
+    adapter: Path | None = None
+
+
+class EvalRequest(Frozen):
+    """Everything a harness needs: models x tasks under one protocol.
+
+    Attributes:
+        models: scored in this order in one job; base and tuned see identical prompts.
+        tasks: benchmark splits.
+        prompt_format: `plain` joins the turns; `chat` applies the base tokenizer's template.
+        batch_size: sequences per forward pass.
+        device: `cpu`, `cuda` or `auto`.
+    """
+
+    models: tuple[EvalModel, ...]
+    tasks: tuple[EvalTask, ...]
+    prompt_format: PromptFormat
+    batch_size: int
+    device: str = "auto"
+
+
+class Harness(Protocol):
+    """What scores a model."""
+
+    name: str
+
+    def prepare(self, request: EvalRequest, out_dir: Path) -> tuple[str, ...]:
+        """Write the job's input files into `out_dir`; return the argv to run there."""
+        ...
+
+    def parse(self, request: EvalRequest, out_dir: Path) -> dict[tuple[str, str, str], list[SampleRow]]:
+        """Return (role, benchmark, split) -> scored rows, in item order.
+
+        Raises `JobError` when an item is missing, unknown or doubled.
+        """
+        ...

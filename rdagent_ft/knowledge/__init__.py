@@ -1,0 +1,1 @@
+"""Priors with sources, listed models and failure signatures, as YAML."""

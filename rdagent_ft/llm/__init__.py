@@ -1,0 +1,1 @@
+"""The metered LLM port and its adapters. `port.py` is the contract."""

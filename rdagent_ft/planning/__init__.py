@@ -1,0 +1,1 @@
+"""Who proposes. `port.py` is the contract; planners are stateless, the history is an argument."""
