@@ -66,9 +66,7 @@ class RdagentFtError(Exception):
 
     exit_code: int = 1
 
-    def __init__(
-        self, message: str, *, hint: str | None = None, problems: tuple[Problem, ...] = ()
-    ) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

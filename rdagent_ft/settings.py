@@ -1,0 +1,335 @@
+"""FT_ settings: one frozen object, read once at the start, with the origin of every value.
+
+Precedence: command line > shell > ./.env > the run's stored settings > defaults. Nothing here is
+global: the object is passed down. Secrets are `SecretStr` and never stored with a run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from rdagent_ft.errors import Problem, UserError
+
+PREFIX = "FT_"
+Origin = Literal["command line", "shell", ".env", "run", "default"]
+PlannerName = Literal["auto", "llm", "tpe", "random"]
+ExecutorName = Literal["auto", "local"]
+DEFAULT_BENCHMARKS = ("aime25",)
+
+
+class Settings(BaseSettings):
+    """All FT_ settings. The field `file_path` is the variable `FT_FILE_PATH`, and so on.
+
+    `json_schema_extra["group"]` orders `.env.example` and `docs/settings.md`, which are generated.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=PREFIX)
+
+    # Paths
+    file_path: Path = Field(
+        Path("finetune_files"),
+        description="Root of datasets/, models/, benchmarks/, output/ and caches. Created when missing.",
+        json_schema_extra={"group": "Paths"},
+    )
+
+    # Benchmarks
+    target_benchmark: str = Field(
+        "heldout",
+        description="The benchmark that selects. `heldout` is the held-out part of the dataset itself.",
+        json_schema_extra={"group": "Benchmarks"},
+    )
+    benchmark_datasets: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description='JSON list of benchmarks reported beside the target, e.g. ["aime25","gsm8k"]. '
+        'Unset means ["aime25"] where its data can be had; a named one that cannot is an error.',
+        json_schema_extra={"group": "Benchmarks"},
+    )
+    benchmark_limit: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Items per reported benchmark, drawn by a seeded shuffle; unset means all.",
+        json_schema_extra={"group": "Benchmarks"},
+    )
+    benchmark_timeout: Annotated[float, Field(gt=0)] = Field(
+        3600.0,
+        description="Seconds one evaluation job may take.",
+        json_schema_extra={"group": "Benchmarks"},
+    )
+
+    # Judge
+    judge_model: str = Field(
+        "gpt-4",
+        description="LLM that scores what rules cannot. Used by benchmarks that need a judge.",
+        json_schema_extra={"group": "Judge"},
+    )
+    judge_api_key: SecretStr | None = Field(
+        None,
+        description="Key for the judge; unset means FT_LLM_API_KEY, then OPENAI_API_KEY.",
+        json_schema_extra={"group": "Judge"},
+    )
+    judge_api_base: str | None = Field(
+        None,
+        description="Base URL of the judge; unset means FT_LLM_API_BASE.",
+        json_schema_extra={"group": "Judge"},
+    )
+
+    # Planner and LLM
+    planner: PlannerName = Field(
+        "auto",
+        description="Who proposes: llm, tpe or random. `auto` is llm when FT_PLANNER_MODEL is set, else tpe.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    planner_model: str | None = Field(
+        None,
+        description="Model that proposes and writes lessons, e.g. gpt-5-mini or anthropic/claude-sonnet-5.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_api_key: SecretStr | None = Field(
+        None,
+        description="Key for the planner's LLM; unset means OPENAI_API_KEY.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_api_base: str | None = Field(
+        None,
+        description="Base URL of an OpenAI-compatible endpoint (vLLM, Ollama, a gateway).",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_backend: Literal["auto", "openai", "litellm"] = Field(
+        "auto",
+        description="Client library. `auto` is litellm for `provider/model` names without FT_LLM_API_BASE, else openai.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_timeout: Annotated[float, Field(gt=0)] = Field(
+        300.0,
+        description="Seconds one LLM request may take as a whole, streaming and keep-alives included.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_max_wait: Annotated[float, Field(ge=0)] = Field(
+        1800.0,
+        description="Seconds one LLM call may spend on retries before the step fails.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_max_output_tokens: Annotated[int, Field(ge=64)] = Field(
+        4096,
+        description="Upper bound of one reply; part of the reservation before each call.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_price_input: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Dollars per million input tokens; overrides the price table.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_price_output: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Dollars per million output tokens; overrides the price table.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+    llm_price_unknown: Literal["refuse", "ok"] = Field(
+        "refuse",
+        description="What to do with a model of unknown price. A loopback endpoint costs nothing.",
+        json_schema_extra={"group": "Planner and LLM"},
+    )
+
+    # Bounds
+    max_cost: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Dollars the run may spend on LLM calls; a call that could pass it is not sent.",
+        json_schema_extra={"group": "Bounds"},
+    )
+    debug_timeout: Annotated[float, Field(gt=0)] = Field(
+        36_000.0,
+        description="Seconds a training in debug mode (checks and probes) may take.",
+        json_schema_extra={"group": "Bounds"},
+    )
+    full_timeout: Annotated[float, Field(gt=0)] = Field(
+        360_000.0,
+        description="Seconds a full training may take.",
+        json_schema_extra={"group": "Bounds"},
+    )
+    max_failures: Annotated[int, Field(ge=1)] = Field(
+        5,
+        description="Stop after this many failed loops in a row (exit 6).",
+        json_schema_extra={"group": "Bounds"},
+    )
+
+    # Training and data
+    executor: ExecutorName = Field(
+        "auto",
+        description="Where jobs run. `local` is a subprocess on this machine; `auto` picks it.",
+        json_schema_extra={"group": "Training and data"},
+    )
+    python: Path | None = Field(
+        None,
+        description="Python of the environment with the `train` extra; unset means this one.",
+        json_schema_extra={"group": "Training and data"},
+    )
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        42,
+        description="Seed of splits, planner and shuffles.",
+        json_schema_extra={"group": "Training and data"},
+    )
+    val_items: Annotated[int, Field(ge=20)] = Field(
+        500,
+        description="Upper bound of the val split (selection).",
+        json_schema_extra={"group": "Training and data"},
+    )
+    test_items: Annotated[int, Field(ge=20)] = Field(
+        1000,
+        description="Upper bound of the sealed test split (claim).",
+        json_schema_extra={"group": "Training and data"},
+    )
+    dev_items: Annotated[int, Field(ge=20)] = Field(
+        200,
+        description="Upper bound of the dev split (items that a planner may see).",
+        json_schema_extra={"group": "Training and data"},
+    )
+    equivalence_margin: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.02,
+        description="Half-width of `equivalent`: an interval inside +-margin means no real change.",
+        json_schema_extra={"group": "Training and data"},
+    )
+    allow_cpu: bool = Field(
+        True,
+        description="Train on CPU where no GPU is found. False makes a missing GPU an error.",
+        json_schema_extra={"group": "Training and data"},
+    )
+    stall_timeout: Annotated[float, Field(gt=0)] = Field(
+        1800.0,
+        description="Seconds without a new metric line or log byte before a job counts as hung.",
+        json_schema_extra={"group": "Training and data"},
+    )
+
+    # Docker (read and kept; the docker executor uses them)
+    docker_enable_cache: bool = Field(
+        False,
+        description="Keep containers, images and job results between runs.",
+        json_schema_extra={"group": "Docker"},
+    )
+    update_llama_factory: bool = Field(
+        True,
+        description="Move the llamafactory image to the newest release; False keeps the pinned one.",
+        json_schema_extra={"group": "Docker"},
+    )
+
+    @field_validator("benchmark_datasets", mode="before")
+    @classmethod
+    def _json_list(cls, value: Any) -> Any:
+        """Accept a JSON list (the guide's form) or `a,b`; an empty value means unset."""
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if not text or text.lower() == "none":
+            return None
+        if text.startswith("["):
+            try:
+                return tuple(json.loads(text))
+            except json.JSONDecodeError as error:
+                raise ValueError(f'not a valid JSON list ({error.msg}); write ["aime25","gsm8k"]') from None
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+
+    @field_validator("benchmark_limit", "max_cost", "llm_api_base", "judge_api_base", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        """`FT_X=` and `FT_X=None` in a .env mean unset."""
+        if isinstance(value, str) and value.strip().lower() in {"", "none"}:
+            return None
+        return value
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, **_: Any) -> tuple[Any, ...]:  # pyright: ignore
+        """Take values from the constructor only: `load_settings` decides precedence and origin."""
+        return (_["init_settings"],)
+
+
+class LoadedSettings:
+    """Settings together with where each value came from."""
+
+    def __init__(self, settings: Settings, origins: dict[str, Origin], unknown: tuple[str, ...]) -> None:
+        self.settings = settings
+        self.origins = origins
+        self.unknown = unknown
+
+
+def load_settings(
+    overrides: dict[str, Any] | None = None,
+    *,
+    env_file: Path | None = None,
+    stored: dict[str, Any] | None = None,
+    environ: dict[str, str] | None = None,
+) -> LoadedSettings:
+    """Merge all sources. Raises `UserError` that names every bad value at once.
+
+    Args:
+        overrides: values from the command line, by field name; None values are ignored.
+        env_file: file of `FT_X=…` lines; default `./.env`.
+        stored: settings a run was started with, by field name.
+        environ: the shell's environment; default `os.environ`.
+    """
+    shell = dict(os.environ if environ is None else environ)
+    path = env_file or Path(".env")
+    if env_file is not None and not env_file.is_file():
+        raise UserError(f"env file {str(env_file)!r} does not exist")
+    dotenv = {k: v for k, v in dotenv_values(path).items() if v is not None} if path.is_file() else {}
+    layers: list[tuple[Origin, dict[str, Any]]] = [
+        ("run", dict(stored or {})),
+        (".env", _prefixed(dotenv)),
+        ("shell", _prefixed(shell)),
+        ("command line", {k: v for k, v in (overrides or {}).items() if v is not None}),
+    ]
+    merged: dict[str, Any] = {}
+    origins: dict[str, Origin] = {name: "default" for name in Settings.model_fields}
+    unknown: dict[str, None] = {}
+    for origin, values in layers:
+        for name, value in values.items():
+            if name in Settings.model_fields:
+                merged[name] = value
+                origins[name] = origin
+            else:
+                unknown[name] = None
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        problems = tuple(
+            Problem(
+                key=PREFIX + str(item["loc"][0]).upper(),
+                value=None if "key" in str(item["loc"][0]) else item.get("input"),
+                rule=item["msg"],
+                problem_class="settings.bad_value",
+                fix=f"see docs/settings.md; it came from: {origins.get(str(item['loc'][0]), 'default')}",
+            )
+            for item in error.errors()
+        )
+        raise UserError("settings are not valid", problems=problems) from None
+    return LoadedSettings(settings, origins, tuple(unknown))
+
+
+def unknown_variable_notes(unknown: tuple[str, ...]) -> list[str]:
+    """Return one line for each unknown FT_ variable, with the nearest known name."""
+    names = [PREFIX + name.upper() for name in Settings.model_fields]
+    lines: list[str] = []
+    for name in unknown:
+        variable = PREFIX + name.upper()
+        near = difflib.get_close_matches(variable, names, n=1, cutoff=0.6)
+        lines.append(f"{variable} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def storable(settings: Settings) -> dict[str, Any]:
+    """Return the settings as JSON values without any secret, for the run's own record."""
+    return settings.model_dump(mode="json", exclude={"llm_api_key", "judge_api_key"})
+
+
+def _prefixed(environ: dict[str, str]) -> dict[str, Any]:
+    """Return field name -> text for the FT_ variables; FT_TEST_* and FT_FAULT belong to tests."""
+    return {
+        key[len(PREFIX) :].lower(): value
+        for key, value in environ.items()
+        if key.startswith(PREFIX) and not key.startswith(("FT_TEST_", "FT_FAULT"))
+    }
