@@ -19,7 +19,8 @@ class EvalTask(Frozen):
     Attributes:
         benchmark: registry name (`heldout`, `gsm8k`, …).
         split: which split the items are.
-        items_file: JSON lines of canonical rows (`data.rows.Row`).
+        items_file: JSON lines of rendered items: `item_id`, `prompt` (the exact text the model
+            sees, template applied), `gold`, `cluster`.
         n_items: how many rows the file holds; fewer answers make the result invalid.
         scorer: how an answer is scored.
         max_new_tokens: generation limit per answer.

@@ -1,0 +1,238 @@
+"""What each step leaves in the journal: one frozen type a step.
+
+Why here and not in the engine: reports and the dashboard read these from `run.db` without
+importing the engine; the engine writes them. All paths are relative to the run directory, so a
+run can be moved.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from rdagent_ft.data.rows import DatasetSource, ModelSource, ReadReport, SplitName
+from rdagent_ft.evaluation.rows import Comparison, PromptFormat, Score, ScorerName
+from rdagent_ft.planning.port import LoopStatus
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.values import Frozen
+
+SETUP_LOOP = -1
+"""The loop number under which the set-up steps `prepare` and `baseline` are journaled."""
+
+SetupStep = Literal["prepare", "baseline"]
+LoopStep = Literal["propose", "code", "train", "evaluate", "feedback"]
+ClosingStep = Literal["claim", "export"]
+StepName = SetupStep | LoopStep | ClosingStep
+SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "baseline")
+LOOP_STEPS: tuple[LoopStep, ...] = ("propose", "code", "train", "evaluate", "feedback")
+CLOSING_STEPS: tuple[ClosingStep, ...] = ("claim", "export")
+"""Closing steps are journaled under the loop whose model they claim and export."""
+
+
+class Failure(Frozen):
+    """Why something failed: dotted class, who is to blame, the evidence, and what to do.
+
+    `failure_class` e.g. `train.diverged`; blame `candidate` counts against the hypothesis,
+    `environment` and `user` do not.
+    """
+
+    failure_class: str
+    blame: Literal["candidate", "environment", "user"]
+    message: str
+    fix: str | None = None
+
+
+class SplitInfo(Frozen):
+    """One split: how many items, and the hash of its file."""
+
+    n_items: int
+    sha256: str
+
+
+class PrepareOutput(Frozen):
+    """Data and model as the whole run uses them.
+
+    Attributes:
+        splits: split -> size and hash of `data/<split>.jsonl`.
+        n_near_duplicate_groups: groups with more than one member, kept in one split.
+        scorer, scorer_reason: how `heldout` answers are scored and why.
+        prompt_format: `chat` when the tokenizer has a template, else `plain`.
+        max_new_tokens: generation limit of the target benchmark.
+        token_percentiles: p50, p90, p99, max tokens per training row (prompt + completion).
+        sources: `source` value -> rows in the train split.
+        data_facts, model_facts, machine_facts: sentences for planners and the report.
+        notices: lines that were shown to the user.
+    """
+
+    dataset: DatasetSource
+    read: ReadReport
+    model: ModelSource
+    splits: dict[SplitName, SplitInfo]
+    n_near_duplicate_groups: int
+    target_benchmark: str
+    reported_benchmarks: tuple[str, ...]
+    scorer: ScorerName
+    scorer_reason: str
+    prompt_format: PromptFormat
+    max_new_tokens: int
+    token_percentiles: dict[str, int]
+    sources: dict[str, int]
+    data_facts: tuple[str, ...]
+    model_facts: tuple[str, ...]
+    machine_facts: tuple[str, ...]
+    device: Literal["cpu", "cuda"]
+    notices: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class BaselineOutput(Frozen):
+    """The base model's scores. `dev_errors`: error class -> count on dev items."""
+
+    val: Score
+    dev: Score
+    dev_errors: dict[str, int]
+    fingerprint: str
+    from_cache: bool
+    eval_s: float
+
+
+class ProposeOutput(Frozen):
+    """The loop's proposal. `failure` is set when no valid proposal could be had."""
+
+    planner: str
+    parent: int | None
+    recipe: Recipe | None
+    recipe_hash: str | None
+    hypothesis: str
+    prediction: str
+    diff: dict[str, Any] = {}
+    cites: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+class CodeOutput(Frozen):
+    """The rendered and checked candidate.
+
+    Attributes:
+        files: name -> SHA-256 of what was rendered into `loops/NNN/files/`.
+        n_train_rows: rows of `loops/NNN/data/train.jsonl`.
+        dropped: reason -> rows that the data mix left out.
+        notes: every rename, override and automatic choice, one line each.
+        estimate_gib: estimated peak memory.
+        failure: set when a rung of the ladder rejected it.
+    """
+
+    files: dict[str, str] = {}
+    n_train_rows: int = 0
+    dropped: dict[str, int] = {}
+    notes: tuple[str, ...] = ()
+    estimate_gib: float | None = None
+    failure: Failure | None = None
+
+
+class TrainingHealth(Frozen):
+    """What the metrics of a training say; `verdict` is decided by code."""
+
+    verdict: Literal["ok", "diverged", "flat", "no_metrics"]
+    n_steps: int
+    first_loss: float | None = None
+    last_loss: float | None = None
+    min_loss: float | None = None
+    max_grad_norm: float | None = None
+    message: str = ""
+
+
+class TrainOutput(Frozen):
+    """The trained stage. `adapter` or `model` is the folder with the weights."""
+
+    attempts: int = 0
+    kind: Literal["lora", "full"] | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
+    health: TrainingHealth | None = None
+    train_s: float = 0.0
+    n_tokens: int | None = None
+    failure: Failure | None = None
+
+
+class EvaluateOutput(Frozen):
+    """The candidate's scores on val and dev, and the paired comparison on val to its parent."""
+
+    val: Score | None = None
+    dev: Score | None = None
+    dev_errors: dict[str, int] = {}
+    vs_parent: Comparison | None = None
+    vs_base: Comparison | None = None
+    eval_s: float = 0.0
+    failure: Failure | None = None
+
+
+class FeedbackOutput(Frozen):
+    """The loop's end: what was decided, by which numbers, and what was learnt.
+
+    `posterior_gain` is the shrunken mean gain over the parent; the parent moves when it is above 0.
+    """
+
+    status: LoopStatus
+    reason: str
+    posterior_gain: float | None = None
+    p_gain: float | None = None
+    facts: tuple[str, ...] = ()
+    lesson: str | None = None
+    new_parent: bool = False
+    failure: Failure | None = None
+
+
+class ReportedBenchmark(Frozen):
+    """A benchmark beside the target: both scores and the paired comparison."""
+
+    base: Score
+    tuned: Score
+    comparison: Comparison
+
+
+class ClaimOutput(Frozen):
+    """The sealed test, opened. `opening` counts openings of this run's test split from 1.
+
+    Attributes:
+        optimism: val delta minus test delta; selection makes it positive on average.
+        accepted: whether the claimed loop leads by the selection rule; when False the base model
+            is still the best and the claim is about the best candidate tried.
+    """
+
+    loop: int
+    recipe_hash: str
+    accepted: bool
+    base: Score
+    tuned: Score
+    comparison: Comparison
+    val_delta: float
+    optimism: float
+    opening: int
+    reported: dict[str, ReportedBenchmark] = {}
+    eval_s: float = 0.0
+
+
+class ExportOutput(Frozen):
+    """What was handed over, relative to the run directory.
+
+    `max_logit_diff` is the largest absolute difference between merged and adapter logits in fp32.
+    """
+
+    adapter: str | None
+    merged: str
+    max_logit_diff: float
+    files: dict[str, str] = {}
+    seconds: float = 0.0
+
+
+STEP_OUTPUTS: dict[StepName, type[Frozen]] = {
+    "prepare": PrepareOutput,
+    "baseline": BaselineOutput,
+    "propose": ProposeOutput,
+    "code": CodeOutput,
+    "train": TrainOutput,
+    "evaluate": EvaluateOutput,
+    "feedback": FeedbackOutput,
+    "claim": ClaimOutput,
+    "export": ExportOutput,
+}
