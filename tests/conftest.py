@@ -1,0 +1,36 @@
+"""Fixtures that every test may use, and a clean environment for each test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No FT_ variable, key or proxy of the person's shell reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("FT_") and not name.startswith("FT_TEST_"):
+            monkeypatch.delenv(name)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture()
+def repository() -> Path:
+    """The checkout's root."""
+    return REPOSITORY
+
+
+@pytest.fixture()
+def shared_data() -> Path:
+    """Real public data beside the checkout; the test skips where it is absent."""
+    folder = Path(os.environ.get("FT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("real data is not on this machine: set FT_TEST_DATA to its folder")
+    return folder
