@@ -234,7 +234,19 @@ class Settings(BaseSettings):
                 raise ValueError(f'not a valid JSON list ({error.msg}); write ["aime25","gsm8k"]') from None
         return tuple(part.strip() for part in text.split(",") if part.strip())
 
-    @field_validator("benchmark_limit", "max_cost", "llm_api_base", "judge_api_base", mode="before")
+    @field_validator(
+        "benchmark_limit",
+        "judge_api_base",
+        "judge_api_key",
+        "llm_api_base",
+        "llm_api_key",
+        "llm_price_input",
+        "llm_price_output",
+        "max_cost",
+        "planner_model",
+        "python",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         """`FT_X=` and `FT_X=None` in a .env mean unset."""

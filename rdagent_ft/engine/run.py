@@ -1,0 +1,211 @@
+"""The loop over steps: the only place that knows their order and when a run ends.
+
+A finished step never runs again, so the same function starts a run, resumes it and closes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from rdagent_ft.engine.bounds import Bounds, StopReason, StopRun
+from rdagent_ft.engine.context import RunContext
+from rdagent_ft.engine.journal import Look, utc_now
+from rdagent_ft.engine.selection import best_candidate
+from rdagent_ft.engine.steps.baseline import baseline
+from rdagent_ft.engine.steps.claim import claim
+from rdagent_ft.engine.steps.code import code
+from rdagent_ft.engine.steps.evaluate import evaluate
+from rdagent_ft.engine.steps.export import export, link_best
+from rdagent_ft.engine.steps.feedback import feedback
+from rdagent_ft.engine.steps.prepare import Gathered, prepare
+from rdagent_ft.engine.steps.propose import propose
+from rdagent_ft.engine.steps.train import train
+from rdagent_ft.engine.summaries import summarise_step
+from rdagent_ft.errors import BudgetError
+from rdagent_ft.reporting.records import (
+    SETUP_LOOP,
+    BaselineOutput,
+    ClaimOutput,
+    EvaluateOutput,
+    FeedbackOutput,
+    LoopStep,
+    ProposeOutput,
+    StepName,
+)
+from rdagent_ft.reporting.write import write_reports
+from rdagent_ft.values import Frozen
+
+LOOP: dict[LoopStep, Callable[[RunContext, int], Frozen]] = {
+    "propose": propose,
+    "code": code,
+    "train": train,
+    "evaluate": evaluate,
+    "feedback": feedback,
+}
+"""The five steps of a loop, in order."""
+
+Status = Literal["finished", "stopped", "failed"]
+MERGE_RESERVE_S = 30.0
+
+
+class Ending(Frozen):
+    """How an invocation ended: `finished` means closed with everything handed over."""
+
+    status: Status
+    stop_reason: StopReason
+
+
+def run(ctx: RunContext, bounds: Bounds, gathered: Gathered | None = None) -> Ending:
+    """Work until a bound, then close if there is time. Raises only errors that end the run for good."""
+    number = ctx.journal.begin_invocation(_owner(), bounds.model_dump(mode="json"))
+    status: Status = "failed"
+    reason: StopReason = "interrupted"
+    try:
+        try:
+            _set_up(ctx, gathered)
+            reason = _loops(ctx, bounds)
+            status = _close(ctx, reason)
+        except StopRun as stop:
+            status, reason = "stopped", stop.reason
+    finally:
+        ctx.journal.end_invocation(number, status=status, stop_reason=reason, active_s=ctx.clock.active_s())
+        write_reports(ctx.run_dir)
+    return Ending(status=status, stop_reason=reason)
+
+
+def _set_up(ctx: RunContext, gathered: Gathered | None) -> None:
+    _step(ctx, SETUP_LOOP, "prepare", lambda: prepare(ctx, gathered))
+
+    def looks(_: Frozen) -> Sequence[Look]:
+        target = ctx.prepared.target_benchmark
+        return (Look(benchmark=target, split="val", loop=SETUP_LOOP, recipe_hash="base", purpose="select"),)
+
+    _step(ctx, SETUP_LOOP, "baseline", lambda: baseline(ctx), looks)
+    _show_scores(ctx)
+
+
+def _loops(ctx: RunContext, bounds: Bounds) -> StopReason:
+    n_steps = 0
+    loop = len(ctx.journal.finished_loops())
+    if loop:
+        _after_loop(ctx, loop - 1)  # a crash may have come between its record and its links
+    while bounds.loop_n is None or loop < bounds.loop_n:
+        for name, function in LOOP.items():
+            if ctx.journal.is_done(loop, name):
+                continue
+            if bounds.step_n is not None and n_steps >= bounds.step_n:
+                return "step_n"
+            ctx.reserve_s = ctx.clock.reserve_s(_closing_s(ctx))
+            if ctx.clock.expired(ctx.reserve_s):
+                return "timeout"
+            try:
+                _step(ctx, loop, name, lambda f=function, n=loop: f(ctx, n), lambda _, n=loop: _looks(ctx, n))
+            except BudgetError as error:
+                ctx.progress.notice(error.message)
+                return "budget"
+            n_steps += 1
+        _after_loop(ctx, loop)
+        if _failed_in_a_row(ctx) >= ctx.settings.max_failures:
+            return "failures"
+        loop += 1
+    return "loop_n"
+
+
+def _close(ctx: RunContext, reason: StopReason) -> Status:
+    """Claim and export the best model; `stopped` when this end leaves that to a resume."""
+    if reason == "step_n":
+        return "stopped"
+    if reason == "timeout" and ctx.reserve_s == 0.0:
+        return "stopped"
+    ctx.reserve_s = 0.0
+    best = best_candidate(ctx)
+    if best is not None:
+        _step(ctx, best, "claim", lambda: claim(ctx, best))
+        claimed = ctx.journal.output(best, "claim", ClaimOutput)
+        if claimed is not None and claimed.accepted:
+            _step(ctx, best, "export", lambda: export(ctx, best))
+    return "failed" if reason == "failures" else "finished"
+
+
+def _step(
+    ctx: RunContext,
+    loop: int,
+    name: StepName,
+    function: Callable[[], Frozen],
+    looks: Callable[[Frozen], Sequence[Look]] = lambda _: (),
+) -> None:
+    """Run one step unless it is done, and record it with its looks in one transaction."""
+    if ctx.journal.is_done(loop, name):
+        return
+    if ctx.stop.number is not None:
+        raise StopRun("interrupted")
+    ctx.faults.hit(f"before:{name}")
+    started_utc, started = utc_now(), time.monotonic()
+    ctx.progress.step_started(loop, name)
+    output = function()
+    wall_s = time.monotonic() - started
+    ctx.faults.hit(f"before-commit:{name}")
+    ctx.journal.finish_step(
+        loop,
+        name,
+        output,
+        started_utc=started_utc,
+        wall_s=wall_s,
+        looks=looks(output) if name in {"baseline", "evaluate"} else (),
+    )
+    ctx.faults.hit(f"after-commit:{name}")
+    ctx.progress.step_ended(loop, name, summarise_step(output), wall_s)
+
+
+def _looks(ctx: RunContext, loop: int) -> Sequence[Look]:
+    proposal = ctx.journal.output(loop, "propose", ProposeOutput)
+    recipe_hash = (proposal.recipe_hash if proposal is not None else None) or "none"
+    target = ctx.prepared.target_benchmark
+    return (Look(benchmark=target, split="val", loop=loop, recipe_hash=recipe_hash, purpose="select"),)
+
+
+def _after_loop(ctx: RunContext, loop: int) -> None:
+    """Refresh what people read; derived from the journal, so it is safe to repeat."""
+    leader = ctx.parent_of(loop + 1)
+    if leader is not None:
+        link_best(ctx, leader)
+    _show_scores(ctx)
+    write_reports(ctx.run_dir)
+
+
+def _show_scores(ctx: RunContext) -> None:
+    loops = ctx.journal.finished_loops()
+    leader = ctx.parent_of(max(loops) + 1) if loops else None
+    best = None if leader is None else ctx.journal.output(leader, "evaluate", EvaluateOutput)
+    ctx.progress.scores(
+        ctx.baseline.val.value, best.val.value if best is not None and best.val is not None else None
+    )
+
+
+def _failed_in_a_row(ctx: RunContext) -> int:
+    count = 0
+    for loop in reversed(ctx.journal.finished_loops()):
+        verdict = ctx.journal.output(loop, "feedback", FeedbackOutput)
+        if verdict is None or verdict.status != "failed":
+            break
+        count += 1
+    return count
+
+
+def _closing_s(ctx: RunContext) -> float:
+    """Return the seconds that test and merge will need, from the baseline's measured speed."""
+    base = ctx.journal.output(SETUP_LOOP, "baseline", BaselineOutput)
+    if base is None:
+        return 0.0
+    n_test = ctx.prepared.splits["test"].n_items
+    per_item_s = max(base.eval_s, 10.0) / max(1, base.val.n_expected + base.dev.n_expected)
+    return 2 * per_item_s * n_test + MERGE_RESERVE_S
+
+
+def _owner() -> str:
+    import os
+    import socket
+
+    return f"pid {os.getpid()} on {socket.gethostname()}"

@@ -1,0 +1,197 @@
+"""Bringing a run to life: a new one from a request, an old one from its folder.
+
+Everything that can be wrong with the input is found here, before a run directory exists or a job is
+started. The CLI calls `start_run` and `resume_run`; both end in `run.run`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rdagent_ft import __version__
+from rdagent_ft.engine.bounds import Bounds, Clock
+from rdagent_ft.engine.context import RunContext, RunRequest, StopSignal
+from rdagent_ft.engine.faults import Faults
+from rdagent_ft.engine.journal import Journal, utc_now
+from rdagent_ft.engine.lock import hold_run
+from rdagent_ft.engine.progress import Progress
+from rdagent_ft.engine.run import Ending, run
+from rdagent_ft.engine.steps.prepare import Gathered, gather
+from rdagent_ft.errors import PreflightError, StateError, UserError
+from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness
+from rdagent_ft.execution.local import LocalExecutor
+from rdagent_ft.execution.port import Executor
+from rdagent_ft.llm.build import build_client
+from rdagent_ft.llm.port import LlmClient
+from rdagent_ft.planning.build import build_planner
+from rdagent_ft.recipe.memory import read_model_shape
+from rdagent_ft.recipe.rules import RuleFacts, check_recipe
+from rdagent_ft.settings import Settings, storable
+
+FIXED_SETTINGS = (
+    "target_benchmark", "benchmark_datasets", "benchmark_limit", "seed", "dev_items", "val_items",
+    "test_items", "equivalence_margin",
+)  # fmt: skip
+"""Settings that shape data, splits and claims: a resume keeps the run's own values."""
+
+
+def ensure_file_path(settings: Settings, progress: Progress) -> None:
+    """Create FT_FILE_PATH with a message. Raises `PreflightError` when it cannot be written."""
+    root = settings.file_path
+    try:
+        if not root.is_dir():
+            root.mkdir(parents=True)
+            progress.notice(
+                f"created {root} (FT_FILE_PATH): datasets, models, benchmarks and output go there"
+            )
+        for name in ("datasets", "models", "benchmarks", "output"):
+            (root / name).mkdir(exist_ok=True)
+        probe = root / f".write-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise PreflightError(
+            f"FT_FILE_PATH {str(root)!r} cannot be written: {error.strerror or error}",
+            hint="set FT_FILE_PATH to a folder that you own",
+        ) from None
+
+
+def start_run(
+    request: RunRequest, settings: Settings, bounds: Bounds, progress: Progress, stop: StopSignal
+) -> tuple[Path, Ending]:
+    """Start a new run and work until a bound; return its directory and how it ended."""
+    ensure_file_path(settings, progress)
+    _check_llm(settings)
+    clock = Clock(bounds.timeout_s)
+    gathered = gather(request, settings)
+    _check_given_recipe(request, gathered)
+    for notice in gathered.notices:
+        progress.notice(notice)
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run_dir = (settings.file_path / "output" / run_id).absolute()
+    run_dir.mkdir()
+    progress.notice(f"run {run_id} in {run_dir}")
+    with hold_run(run_dir):
+        journal = Journal.create(run_dir, _facts(run_id, request, settings))
+        ending = _work(run_id, run_dir, journal, request, settings, bounds, clock, progress, stop, gathered)
+    return run_dir, ending
+
+
+def resume_run(
+    run_dir: Path, settings: Settings, bounds: Bounds, progress: Progress, stop: StopSignal
+) -> Ending:
+    """Go on with a run at its first unfinished step; return how it ended."""
+    run_dir = run_dir.absolute()
+    with hold_run(run_dir):
+        journal = Journal.open(run_dir)
+        request = RunRequest.model_validate_json(journal.fact("request"))
+        settings = _keep_fixed(settings, json.loads(journal.fact("settings")), progress)
+        _check_llm(settings)
+        run_id = journal.fact("run_id")
+        progress.notice(f"resuming run {run_id} with {len(journal.finished_loops())} finished loops")
+        return _work(
+            run_id, run_dir, journal, request, settings, bounds, Clock(bounds.timeout_s), progress, stop, None
+        )
+
+
+def stored_settings(run_dir: Path) -> dict[str, Any]:
+    """Return the settings that the run was started with, without secrets."""
+    journal = Journal.open(run_dir)
+    try:
+        return json.loads(journal.fact("settings"))
+    finally:
+        journal.close()
+
+
+def stored_loop_n(run_dir: Path) -> int | None:
+    """Return `--loop_n` of the run's last invocation that had one."""
+    journal = Journal.open(run_dir)
+    try:
+        return journal.last_loop_n()
+    finally:
+        journal.close()
+
+
+def build_executor(settings: Settings) -> Executor:
+    """Return the executor that the settings name."""
+    return LocalExecutor(settings.python)
+
+
+def _work(
+    run_id: str, run_dir: Path, journal: Journal, request: RunRequest, settings: Settings, bounds: Bounds,
+    clock: Clock, progress: Progress, stop: StopSignal, gathered: Gathered | None,
+) -> Ending:  # fmt: skip
+    llm: LlmClient | None = None
+    if settings.planner_model is not None:
+        llm = build_client(settings, journal, progress.notice)
+    planner, announcement = build_planner(settings, llm)
+    progress.notice(announcement)
+    ctx = RunContext(
+        run_id=run_id,
+        run_dir=run_dir,
+        request=request,
+        settings=settings,
+        journal=journal,
+        executor=build_executor(settings),
+        harness=LmEvalHarness(),
+        planner=planner,
+        llm=llm,
+        clock=clock,
+        faults=Faults(os.environ.get("FT_FAULT")),
+        progress=progress,
+        stop=stop,
+    )
+    try:
+        return run(ctx, bounds, gathered)
+    finally:
+        journal.close()
+
+
+def _facts(run_id: str, request: RunRequest, settings: Settings) -> dict[str, str]:
+    return {
+        "run_id": run_id,
+        "created_utc": utc_now(),
+        "code_version": __version__,
+        "request": request.model_dump_json(),
+        "settings": json.dumps(storable(settings)),
+    }
+
+
+def _check_llm(settings: Settings) -> None:
+    if settings.planner == "llm" and settings.planner_model is None:
+        raise UserError("--planner llm needs a model", hint="set FT_PLANNER_MODEL, e.g. gpt-5-mini")
+
+
+def _check_given_recipe(request: RunRequest, gathered: Gathered) -> None:
+    if request.recipe is None:
+        return
+    shape = read_model_shape(Path(gathered.model.path))
+    facts = RuleFacts(
+        device=gathered.machine.device,
+        n_params=gathered.model.n_params,
+        hidden_size=shape.hidden_size,
+        vocab_size=gathered.model.vocab_size,
+        max_positions=gathered.model.max_positions,
+    )
+    problems = check_recipe(request.recipe, facts)
+    if problems:
+        raise PreflightError("the recipe of --recipe breaks rules", problems=tuple(problems))
+
+
+def _keep_fixed(settings: Settings, stored: dict[str, Any], progress: Progress) -> Settings:
+    """Return the settings with the run's own values of `FIXED_SETTINGS`, saying what was kept."""
+    try:
+        own = Settings(**stored)
+    except ValueError as error:
+        raise StateError(f"the run's stored settings cannot be read: {error}") from None
+    kept: dict[str, Any] = {}
+    for name in FIXED_SETTINGS:
+        if getattr(settings, name) != getattr(own, name):
+            kept[name] = getattr(own, name)
+            progress.notice(f"FT_{name.upper()} stays {getattr(own, name)!r}: it shapes this run's data")
+    return settings.model_copy(update=kept)

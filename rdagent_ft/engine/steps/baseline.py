@@ -1,0 +1,59 @@
+"""Set-up step 2: score the base model once on dev and val; cached by fingerprint across runs."""
+
+from __future__ import annotations
+
+from rdagent_ft.engine.context import RunContext
+from rdagent_ft.engine.scoring import base_model, keep_samples, score_models, score_of, split_task
+from rdagent_ft.errors import JobError
+from rdagent_ft.evaluation.base_cache import base_fingerprint, load_cached, store_cached
+from rdagent_ft.evaluation.error_classes import count_errors
+from rdagent_ft.evaluation.rows import SampleRow
+from rdagent_ft.reporting.records import SETUP_LOOP, BaselineOutput
+from rdagent_ft.values import sha256_file
+
+
+def baseline(ctx: RunContext) -> BaselineOutput:
+    """Return the base model's scores. Raises `JobError` when it cannot be scored: nothing can go on."""
+    prepared = ctx.prepared
+    tasks = (split_task(ctx, "val"), split_task(ctx, "dev"))
+    fingerprint = base_fingerprint(
+        prepared.model.fingerprint,
+        tasks,
+        prepared.prompt_format,
+        {task.split: sha256_file(task.items_file) for task in tasks},
+    )
+    cache_dir = ctx.settings.file_path / "cache" / "eval"
+    cached = load_cached(cache_dir, fingerprint)
+    seconds = 0.0
+    samples: dict[tuple[str, str, str], list[SampleRow]]
+    if cached is not None:
+        samples = cached
+    else:
+        scored = score_models(
+            ctx,
+            SETUP_LOOP,
+            "baseline",
+            (base_model(ctx),),
+            tasks,
+            ctx.run_dir / "baseline" / "eval" / "job",
+            must_succeed=True,
+        )
+        if scored.failure is not None:
+            raise JobError(
+                f"the base model could not be scored: {scored.failure.message} "
+                f"[{scored.failure.failure_class}]",
+                hint=scored.failure.fix,
+            )
+        samples, seconds = scored.samples, scored.seconds
+        store_cached(cache_dir, fingerprint, samples)
+    for rows in samples.values():
+        keep_samples(ctx.run_dir / "baseline" / "eval", rows)
+    val_task, dev_task = tasks
+    return BaselineOutput(
+        val=score_of(samples, "base", val_task),
+        dev=score_of(samples, "base", dev_task),
+        dev_errors=count_errors(prepared.scorer, samples["base", dev_task.benchmark, "dev"]),
+        fingerprint=fingerprint,
+        from_cache=cached is not None,
+        eval_s=seconds,
+    )

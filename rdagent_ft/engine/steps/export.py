@@ -1,0 +1,97 @@
+"""Closing step 2: hand over the best model: adapter, merged weights, card and `reproduce.sh`.
+
+Only a model that leads by the selection rule is exported. The export is built in the job's own
+folder and moved into place as a whole, so that `export/` is always complete.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rdagent_ft.engine.context import RunContext
+from rdagent_ft.engine.jobs import JobRequest, run_job
+from rdagent_ft.errors import JobError
+from rdagent_ft.execution.outputs import read_json_file, read_text_tail
+from rdagent_ft.reporting.records import ExportOutput, TrainOutput
+from rdagent_ft.training.failures import classify
+from rdagent_ft.training.plan import merge_argv
+from rdagent_ft.values import sha256_file
+
+MAX_LOGIT_DIFF = 1e-5
+"""Largest difference between merged and adapter logits in fp32 that still counts as equal."""
+
+
+def export(ctx: RunContext, loop: int) -> ExportOutput:
+    """Merge and move into `export/`. Raises `JobError` when the merged model is not the same model."""
+    trained = ctx.journal.output(loop, "train", TrainOutput)
+    assert trained is not None
+    assert trained.weights is not None
+    weights = ctx.run_dir / trained.weights
+    adapter = weights if trained.kind == "lora" else None
+    base = Path(ctx.prepared.model.path)
+    outcome = run_job(
+        ctx,
+        loop,
+        "export",
+        JobRequest(
+            kind="merge",
+            out_root=ctx.loop_dir(loop) / "merge",
+            inputs={"base": base, "weights": weights},
+            limit_s=ctx.settings.full_timeout,
+            must_succeed=True,
+        ),
+        lambda _out_dir, _previous: merge_argv(base=base, weights=weights, kind=trained.kind or "lora"),
+    )
+    out_dir = outcome.out_dir
+    failure = classify(
+        read_text_tail(out_dir / "job.log", 200_000), result=outcome.result, health=None, failure_json=None
+    )
+    if failure is not None:
+        raise JobError(f"the merge failed: {failure.message} [{failure.failure_class}]", hint=failure.fix)
+    measured = read_json_file(out_dir, "result.json", 100_000)
+    difference = float(measured["max_abs_diff"]) if measured else float("inf")
+    if not difference <= MAX_LOGIT_DIFF:
+        raise JobError(
+            f"merged and adapter logits differ by {difference:.2e}, more than {MAX_LOGIT_DIFF:.0e}"
+        )
+    _install(ctx.run_dir, out_dir / "merged", adapter)
+    return ExportOutput(
+        adapter="export/adapter" if adapter is not None else None,
+        merged="export/merged",
+        max_logit_diff=difference,
+        files={
+            path.name: sha256_file(path)
+            for path in sorted((ctx.run_dir / "export" / "merged").iterdir())
+            if path.is_file()
+        },
+        seconds=outcome.result.ended_unix - outcome.result.started_unix,
+    )
+
+
+def link_best(ctx: RunContext, loop: int) -> None:
+    """Point `best` at the loop's folder, atomically."""
+    link = ctx.run_dir / "best"
+    temporary = ctx.run_dir / ".best.new"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(Path("loops") / f"{loop:03d}")
+    temporary.replace(link)
+
+
+def _install(run_dir: Path, merged: Path, adapter: Path | None) -> None:
+    """Build `export/` beside its place and swap it in; safe to repeat after a crash."""
+    staging, place, old = run_dir / ".export.new", run_dir / "export", run_dir / ".export.old"
+    if not merged.is_dir():
+        if place.is_dir():
+            return  # a crash came after the swap and before the record
+        raise JobError("the merge left no model")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    if adapter is not None:
+        shutil.copytree(adapter, staging / "adapter")
+    shutil.move(str(merged), str(staging / "merged"))
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    staging.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
