@@ -103,7 +103,8 @@ class Settings(BaseSettings):
     )
     llm_backend: Literal["auto", "openai", "litellm"] = Field(
         "auto",
-        description="Client library. `auto` is litellm for `provider/model` names without FT_LLM_API_BASE, else openai.",
+        description="Client library. `auto` is litellm for `provider/model` names without FT_LLM_API_BASE, "
+        "else openai.",
         json_schema_extra={"group": "Planner and LLM"},
     )
     llm_timeout: Annotated[float, Field(gt=0)] = Field(
@@ -296,7 +297,7 @@ def load_settings(
         ("command line", {k: v for k, v in (overrides or {}).items() if v is not None}),
     ]
     merged: dict[str, Any] = {}
-    origins: dict[str, Origin] = {name: "default" for name in Settings.model_fields}
+    origins: dict[str, Origin] = dict.fromkeys(Settings.model_fields, "default")
     unknown: dict[str, None] = {}
     for origin, values in layers:
         for name, value in values.items():

@@ -21,13 +21,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture()
+@pytest.fixture
 def repository() -> Path:
     """The checkout's root."""
     return REPOSITORY
 
 
-@pytest.fixture()
+@pytest.fixture
 def shared_data() -> Path:
     """Real public data beside the checkout; the test skips where it is absent."""
     folder = Path(os.environ.get("FT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))

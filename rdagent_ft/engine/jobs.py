@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.bounds import StopRun
+from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.journal import Attempt
 from rdagent_ft.execution.port import JobHandle, JobKind, JobResult, JobSpec
 from rdagent_ft.execution.tail import JsonLinesTail

@@ -64,7 +64,7 @@ def test_an_attempt_goes_from_intent_to_result(journal: Journal, tmp_path: Path)
 
 def test_the_ledger_counts_open_reservations_as_spent(journal: Journal) -> None:
     first = journal.reserve(entry(0.6), 1.0)
-    with pytest.raises(BudgetError, match="max-cost|may cost"):
+    with pytest.raises(BudgetError, match="may cost"):
         journal.reserve(entry(0.6), 1.0)
     journal.settle(first, Usage(input_tokens=10, output_tokens=5, usd=0.1), "reply", "settled")
     assert journal.spent_usd() == pytest.approx(0.1)
