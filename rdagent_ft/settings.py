@@ -22,7 +22,7 @@ PREFIX = "FT_"
 Origin = Literal["command line", "shell", ".env", "run", "default"]
 PlannerName = Literal["auto", "llm", "tpe", "random"]
 ExecutorName = Literal["auto", "local"]
-DEFAULT_BENCHMARKS = ("aime25",)
+OF_TESTS = frozenset({"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_FAULT"})
 
 
 class Settings(BaseSettings):
@@ -340,9 +340,9 @@ def storable(settings: Settings) -> dict[str, Any]:
 
 
 def _prefixed(environ: dict[str, str]) -> dict[str, Any]:
-    """Return field name -> text for the FT_ variables; FT_TEST_* and FT_FAULT belong to tests."""
+    """Return field name -> text for the FT_ variables, without those that belong to the tests."""
     return {
         key[len(PREFIX) :].lower(): value
         for key, value in environ.items()
-        if key.startswith(PREFIX) and not key.startswith(("FT_TEST_", "FT_FAULT"))
+        if key.startswith(PREFIX) and key not in OF_TESTS
     }

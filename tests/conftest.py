@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No FT_ variable, key or proxy of the person's shell reaches a test."""
     for name in list(os.environ):
-        if name.startswith("FT_") and not name.startswith("FT_TEST_"):
+        if name.startswith("FT_") and name not in {"FT_TEST_DATA", "FT_TEST_DOCKER"}:
             monkeypatch.delenv(name)
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)

@@ -80,7 +80,7 @@ Step = Behaviour | Callable[[dict[str, Any]], Behaviour]
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the server saw it."""
+    """One request as the server saw it; header names in lower case."""
 
     method: str
     path: str
@@ -163,7 +163,7 @@ def completion(reply: Reply, model: str) -> dict[str, Any]:
     return document
 
 
-def _handler_for(server: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
+def _handler_for(server: FakeOpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one case a behaviour
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -171,17 +171,21 @@ def _handler_for(server: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
             """Keep test output clean."""
 
         def do_GET(self) -> None:
-            request = Request("GET", self.path, dict(self.headers), {})
+            request = Request("GET", self.path, {k.lower(): v for k, v in self.headers.items()}, {})
             server.saw(request)
             if self.path == "/v1/models" and server.models:
-                entries = [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in server.models]
+                entries = [
+                    {"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in server.models
+                ]
                 self._send_json(200, {"object": "list", "data": entries})
             else:
                 self._send_json(404, {"error": {"message": f"no {self.path}", "code": None}})
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            request = Request("POST", self.path, dict(self.headers), json.loads(raw))
+            request = Request(
+                "POST", self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(raw)
+            )
             server.saw(request)
             if self.path != "/v1/chat/completions":
                 self._send_json(404, {"error": {"message": f"no {self.path}", "code": None}})

@@ -88,6 +88,7 @@ class ReadReport(Frozen):
         n_rows: rows kept.
         dropped: reason -> count, for records that could not become a row.
         examples: reason -> up to three places ("file:line").
+        notes: what a person should know besides: files left out, columns the model does not see.
     """
 
     format: Literal["alpaca", "sharegpt", "messages", "prompt_completion", "question_answer"]
@@ -97,6 +98,7 @@ class ReadReport(Frozen):
     n_rows: int
     dropped: dict[str, int] = {}
     examples: dict[str, tuple[str, ...]] = {}
+    notes: tuple[str, ...] = ()
 
 
 class DatasetSource(Frozen):
@@ -107,12 +109,14 @@ class DatasetSource(Frozen):
         kind: `hub`, `local` or `registered` (under FT_FILE_PATH/datasets).
         revision: hub commit, or the content hash of the local files.
         files: data files in reading order.
+        notes: what a person should know, e.g. test files that were left out.
     """
 
     name: str
     kind: Literal["hub", "local", "registered"]
     revision: str
     files: tuple[FileRef, ...]
+    notes: tuple[str, ...] = ()
 
 
 class ModelSource(Frozen):

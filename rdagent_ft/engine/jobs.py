@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rdagent_ft.engine.bounds import StopRun
 from rdagent_ft.engine.context import RunContext
@@ -89,7 +88,7 @@ def _try_again(request: JobRequest, attempts: list[Attempt], last: JobResult, fo
         n_infra = sum(1 for a in attempts if a.result is not None and a.result.failure_class == "infra")
         return n_infra <= MAX_INFRA_RETRIES or (request.must_succeed and not followed_here)
     if last.failure_class == "stopped":
-        # Stopped by the run's own end: go on. Stopped by the stall rule in this process: it is over.
+        # Stopped by the run's own end: go on. Stopped by someone else: the step is over.
         return last.reason == "run_stopped" or (request.must_succeed and not followed_here)
     return request.must_succeed and last.failure_class != "ok" and not followed_here
 
@@ -145,27 +144,14 @@ def _launch_and_follow(ctx: RunContext, step: StepName, request: JobRequest, att
 def _follow(ctx: RunContext, request: JobRequest, spec: JobSpec, handle: JobHandle) -> StopRun | None:
     """Wait for the job's end, showing its metrics; return why the run must stop, if it must."""
     tail = JsonLinesTail(spec.out_dir / request.metrics_name)
-    last_sign, last_size = time.monotonic(), -1
     while ctx.executor.poll(handle).state == "running":
-        lines: list[dict[str, Any]] = tail.read()
-        for line in lines[-1:]:
+        for line in tail.read_new()[-1:]:
             ctx.progress.metrics(line)
-        size = _log_bytes(spec.out_dir)
-        if lines or size != last_size:
-            last_sign, last_size = time.monotonic(), size
         if ctx.stop.number is not None:
             ctx.executor.cancel(handle)
             return StopRun("interrupted")
         if ctx.clock.expired(ctx.reserve_s):
             ctx.executor.cancel(handle)
             return StopRun("timeout")
-        if time.monotonic() - last_sign > ctx.settings.stall_timeout:
-            ctx.progress.notice(f"no sign of life for {ctx.settings.stall_timeout:g} s: stopping the job")
-            ctx.executor.cancel(handle)
-            return None
         time.sleep(POLL_S)
     return None
-
-
-def _log_bytes(out_dir: Path) -> int:
-    return sum(path.stat().st_size for path in out_dir.glob("*.log") if path.is_file())

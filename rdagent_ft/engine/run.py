@@ -61,18 +61,23 @@ def run(ctx: RunContext, bounds: Bounds, gathered: Gathered | None = None) -> En
     """Work until a bound, then close if there is time. Raises only errors that end the run for good."""
     number = ctx.journal.begin_invocation(_owner(), bounds.model_dump(mode="json"))
     status: Status = "failed"
-    reason: StopReason = "interrupted"
+    reason: StopReason | Literal["error"] = "error"
     try:
         try:
             _set_up(ctx, gathered)
-            reason = _loops(ctx, bounds)
-            status = _close(ctx, reason)
+            ending = _loops_and_closing(ctx, bounds)
         except StopRun as stop:
-            status, reason = "stopped", stop.reason
+            ending = Ending(status="stopped", stop_reason=stop.reason)
+        status, reason = ending.status, ending.stop_reason
     finally:
         ctx.journal.end_invocation(number, status=status, stop_reason=reason, active_s=ctx.clock.active_s())
         write_reports(ctx.run_dir)
-    return Ending(status=status, stop_reason=reason)
+    return ending
+
+
+def _loops_and_closing(ctx: RunContext, bounds: Bounds) -> Ending:
+    reason = _loops(ctx, bounds)
+    return Ending(status=_close(ctx, reason), stop_reason=reason)
 
 
 def _set_up(ctx: RunContext, gathered: Gathered | None) -> None:

@@ -15,13 +15,15 @@ from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.benchmarks import FoundBenchmark
+from rdagent_ft.evaluation.lm_eval_harness import adapters_without_effect
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask
 from rdagent_ft.evaluation.rows import SampleRow, Score
 from rdagent_ft.evaluation.sample_files import write_samples
 from rdagent_ft.evaluation.statistics import summarise
-from rdagent_ft.execution.outputs import read_text_tail
+from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.reporting.records import Failure, StepName, TrainOutput
 from rdagent_ft.training.failures import classify
+from rdagent_ft.training.plan import read_failure
 
 Samples = dict[tuple[str, str, str], list[SampleRow]]
 """(role, benchmark, split) -> rows."""
@@ -123,14 +125,21 @@ def score_of(samples: Samples, role: str, task: EvalTask) -> Score:
 def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Scored:
     seconds = outcome.result.ended_unix - outcome.result.started_unix
     failure = classify(
-        read_text_tail(outcome.out_dir / "job.log", 200_000),
+        read_log(outcome.out_dir / "job.log"),
         result=outcome.result,
-        health=None,
-        failure_json=None,
+        failure_json=read_failure(outcome.out_dir),
     )
     if failure is not None:
         return Scored({}, seconds, failure)
     try:
+        without_effect = adapters_without_effect(outcome.out_dir)
+        if without_effect:
+            message = f"the adapter of {', '.join(without_effect)} changes no output on the canary prompts"
+            return Scored(
+                {},
+                seconds,
+                Failure(failure_class="eval.adapter_no_effect", blame="candidate", message=message),
+            )
         return Scored(ctx.harness.parse(request, outcome.out_dir), seconds, None)
     except JobError as error:
         return Scored(

@@ -70,7 +70,7 @@ def start_run(
     clock = Clock(bounds.timeout_s)
     gathered = gather(request, settings)
     _check_given_recipe(request, gathered)
-    for notice in gathered.notices:
+    for notice in (*gathered.notices, *gathered.read.notes):
         progress.notice(notice)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run_dir = (settings.file_path / "output" / run_id).absolute()
@@ -119,7 +119,7 @@ def stored_loop_n(run_dir: Path) -> int | None:
 
 def build_executor(settings: Settings) -> Executor:
     """Return the executor that the settings name."""
-    return LocalExecutor(settings.python)
+    return LocalExecutor(settings.python, stall_timeout_s=settings.stall_timeout)
 
 
 def _work(
@@ -128,7 +128,7 @@ def _work(
 ) -> Ending:  # fmt: skip
     llm: LlmClient | None = None
     if settings.planner_model is not None:
-        llm = build_client(settings, journal, progress.notice)
+        llm = build_client(settings, journal, progress.notice, time_left_s=clock.left_s)
     planner, announcement = build_planner(settings, llm)
     progress.notice(announcement)
     ctx = RunContext(

@@ -83,6 +83,6 @@ class LlmClient(Protocol):
 
         `salt` separates calls that are equal on purpose (loop, attempt). Raises `LlmError` (kind
         `truncated`, `refused`, `malformed`, `rate_limit`, `server`, `timeout`, `auth`, `bad_request`,
-        `connection`) after bounded retries, `BudgetError` before a call that could pass the limit.
+        `connection`, `quota`) after bounded retries, `BudgetError` before a call that could pass the limit.
         """
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+from rdagent_ft.recipe.rules import RuleFacts
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.values import Frozen
 
@@ -65,6 +66,8 @@ class PlanContext(Frozen):
         time_left_s: seconds until the run must end; None without a bound.
         usd_left: dollars left; None without a bound.
         device: `cpu` or `cuda`; a space without GPU-only options on cpu.
+        rule_facts: what the recipe rules know of model and machine, so that a proposal that could
+            not start is never made; unknown facts switch their rule off.
     """
 
     loop: int
@@ -83,6 +86,7 @@ class PlanContext(Frozen):
     time_left_s: float | None = None
     usd_left: float | None = None
     device: Literal["cpu", "cuda"] = "cpu"
+    rule_facts: RuleFacts = RuleFacts()
 
     @property
     def parent_recipe(self) -> Recipe:

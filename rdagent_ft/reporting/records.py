@@ -60,6 +60,7 @@ class PrepareOutput(Frozen):
         token_percentiles: p50, p90, p99, max tokens per training row (prompt + completion).
         sources: `source` value -> rows in the train split.
         data_facts, model_facts, machine_facts: sentences for planners and the report.
+        memory_gib, gpu_memory_gib: memory of the machine and of its largest GPU.
         notices: lines that were shown to the user.
     """
 
@@ -80,6 +81,8 @@ class PrepareOutput(Frozen):
     model_facts: tuple[str, ...]
     machine_facts: tuple[str, ...]
     device: Literal["cpu", "cuda"]
+    memory_gib: float | None = None
+    gpu_memory_gib: float | None = None
     notices: tuple[str, ...] = ()
     seconds: float = 0.0
 

@@ -257,7 +257,8 @@ def test_a_job_is_adopted_after_its_controller_was_killed(tmp_path: Path) -> Non
     script = (
         "import os, sys, time; from rdagent_ft.execution.local import LocalExecutor; "
         "from rdagent_ft.execution.port import JobSpec; "
-        "print(LocalExecutor().submit(JobSpec.model_validate_json(sys.argv[1])).model_dump_json(), flush=True); "
+        "handle = LocalExecutor().submit(JobSpec.model_validate_json(sys.argv[1])); "
+        "print(handle.model_dump_json(), flush=True); "
         "time.sleep(600)"
     )
     controller = subprocess.Popen(

@@ -99,6 +99,7 @@ class Writer:
         self.now = START
         self.db = sqlite3.connect(run_dir / "run.db", isolation_level=None)
         self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = OFF")
         for script in MIGRATIONS:
             self.db.executescript(script)
         self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -242,6 +243,7 @@ def make_run(
     }
     writer.event("environment", versions)
     writer.step(SETUP_LOOP, "prepare", _prepare(hub), 6.0)
+    writer.look("val", SETUP_LOOP, "base", "select")
     writer.step(SETUP_LOOP, "baseline", _baseline(), 14.0)
     best: int | None = None
     for number in range(n_loops):
@@ -336,10 +338,11 @@ def _write_loop(writer: Writer, number: int, *, accept: bool, with_llm: bool, ki
         return _write_diverged(writer, number)
     if number == 2:
         writer.attempt(number, "train", 1, "train", _result("infra", "lost", None), 3.0)
-    writer.attempt(number, "train", 2, "train", _result("ok", "exit", 0), 41.0)
+    n_attempts = 2 if number == 2 else 1
+    writer.attempt(number, "train", n_attempts, "train", _result("ok", "exit", 0), 41.0)
     trained = TrainOutput(
-        attempts=1, kind=kind,  # type: ignore[arg-type]
-        weights=f"loops/{number:03d}/stages/1-sft/adapter", weights_sha256=f"{number}" * 64,
+        attempts=n_attempts, kind=kind,  # type: ignore[arg-type]
+        weights=f"loops/{number:03d}/stages/1-sft/attempt-{n_attempts}/adapter", weights_sha256=f"{number}" * 64,
         health=TrainingHealth(verdict="ok", n_steps=96, first_loss=2.9, last_loss=0.31, min_loss=0.29, max_grad_norm=3.1),
         train_s=41.3, n_tokens=184_000,
     )  # fmt: skip
@@ -393,16 +396,18 @@ def _write_diverged(writer: Writer, number: int) -> str:
 
 
 def _write_metrics(run_dir: Path, number: int, *, diverges: bool) -> None:
-    folder = run_dir / f"loops/{number:03d}/stages/1-sft"
+    folder = run_dir / f"loops/{number:03d}/stages/1-sft/attempt-{2 if number == 2 else 1}"
     folder.mkdir(parents=True)
     rows: list[str] = []
     for step in range(1, 9 if diverges else 97):
         if diverges:
-            loss: Any = 2.9 * 4**step if step < 3 else None
+            loss: Any = 2.9 * 4**step if step < 3 else "nan"
         else:
             loss = 0.3 + 2.6 * math.exp(-step / (14 + 3 * number)) + 0.05 * math.sin(step * 1.7 + number)
         rows.append(json.dumps({"step": step, "loss": loss, "grad_norm": 1.0, "learning_rate": 2e-4}))
-    rows[2:2] = ["not json <script>", '{"step": "x", "loss": 1}', "[1, 2]"]
+    rows[2:2] = ['{"step": "x", "loss": 1}', '{"step": 2, "eval_loss": 1.5}', '{"step": 3, "loss": NaN}']
+    if number == 1:
+        rows[2:2] = ["not json <script>"]
     (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
 
 

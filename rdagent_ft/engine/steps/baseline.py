@@ -5,7 +5,7 @@ from __future__ import annotations
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.scoring import base_model, keep_samples, score_models, score_of, split_task
 from rdagent_ft.errors import JobError
-from rdagent_ft.evaluation.base_cache import base_fingerprint, load_cached, store_cached
+from rdagent_ft.evaluation.base_cache import base_fingerprint, installed_versions, load_cached, store_cached
 from rdagent_ft.evaluation.error_classes import count_errors
 from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.reporting.records import SETUP_LOOP, BaselineOutput
@@ -21,6 +21,7 @@ def baseline(ctx: RunContext) -> BaselineOutput:
         tasks,
         prepared.prompt_format,
         {task.split: sha256_file(task.items_file) for task in tasks},
+        installed_versions() | {"device": prepared.device},
     )
     cache_dir = ctx.settings.file_path / "cache" / "eval"
     cached = load_cached(cache_dir, fingerprint)

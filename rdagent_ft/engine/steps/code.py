@@ -15,10 +15,11 @@ from rdagent_ft.data.near_duplicates import near_duplicate_clusters
 from rdagent_ft.data.rows import Row
 from rdagent_ft.data.write import read_row_file, write_trl_sft
 from rdagent_ft.engine.context import RunContext
+from rdagent_ft.engine.facts import rule_facts
 from rdagent_ft.errors import Problem, RecipeError
 from rdagent_ft.recipe.memory import estimate_memory_gib, read_model_shape
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
-from rdagent_ft.recipe.rules import RuleFacts, check_recipe, recipe_warnings
+from rdagent_ft.recipe.rules import check_recipe, recipe_warnings
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.reporting.records import CodeOutput, Failure, ProposeOutput
 from rdagent_ft.values import sha256_file, write_atomic, write_json
@@ -38,7 +39,7 @@ def code(ctx: RunContext, loop: int) -> CodeOutput:
         mix = _mix(ctx, recipe, rows)
     except RecipeError as error:
         return CodeOutput(failure=_rejected(error.problems or _one(error)))
-    facts = _rule_facts(ctx, len(mix.rows))
+    facts = rule_facts(ctx.prepared, len(mix.rows))
     problems = check_recipe(recipe, facts)
     report = audit_rows(mix.rows, ctx.text_encoder, prepared.prompt_format, recipe.stages[0].max_length)
     problems += audit_problems(report)
@@ -75,19 +76,6 @@ def _mix(ctx: RunContext, recipe: Recipe, rows: list[Row]) -> MixResult:
         tokens = {row.item_id: sum(pair) for row, pair in zip(rows, pairs, strict=True)}
     clusters = near_duplicate_clusters(rows) if recipe.data.dedupe == "near" else {}
     return build_mix(rows, recipe.data, clusters=clusters, n_tokens=tokens)
-
-
-def _rule_facts(ctx: RunContext, n_train_rows: int) -> RuleFacts:
-    prepared = ctx.prepared
-    shape = read_model_shape(Path(prepared.model.path))
-    return RuleFacts(
-        device=prepared.device,
-        n_params=prepared.model.n_params,
-        hidden_size=shape.hidden_size,
-        vocab_size=prepared.model.vocab_size,
-        max_positions=prepared.model.max_positions,
-        n_train_rows=n_train_rows,
-    )
 
 
 def _render(ctx: RunContext, recipe: Recipe, train_file: Path, n_rows: int) -> tuple[str, tuple[str, ...]]:

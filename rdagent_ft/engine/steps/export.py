@@ -12,10 +12,10 @@ from pathlib import Path
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.jobs import JobRequest, run_job
 from rdagent_ft.errors import JobError
-from rdagent_ft.execution.outputs import read_json_file, read_text_tail
+from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.reporting.records import ExportOutput, TrainOutput
 from rdagent_ft.training.failures import classify
-from rdagent_ft.training.plan import merge_argv
+from rdagent_ft.training.plan import merge_argv, read_failure, read_merge_result
 from rdagent_ft.values import sha256_file
 
 MAX_LOGIT_DIFF = 1e-5
@@ -41,16 +41,17 @@ def export(ctx: RunContext, loop: int) -> ExportOutput:
             limit_s=ctx.settings.full_timeout,
             must_succeed=True,
         ),
-        lambda _out_dir, _previous: merge_argv(base=base, weights=weights, kind=trained.kind or "lora"),
+        lambda _out_dir, _previous: merge_argv(
+            base, Path("merged"), adapter=adapter, model=None if adapter is not None else weights
+        ),
     )
     out_dir = outcome.out_dir
     failure = classify(
-        read_text_tail(out_dir / "job.log", 200_000), result=outcome.result, health=None, failure_json=None
+        read_log(out_dir / "job.log"), result=outcome.result, failure_json=read_failure(out_dir)
     )
     if failure is not None:
         raise JobError(f"the merge failed: {failure.message} [{failure.failure_class}]", hint=failure.fix)
-    measured = read_json_file(out_dir, "result.json", 100_000)
-    difference = float(measured["max_abs_diff"]) if measured else float("inf")
+    difference = read_merge_result(out_dir).max_abs_diff
     if not difference <= MAX_LOGIT_DIFF:
         raise JobError(
             f"merged and adapter logits differ by {difference:.2e}, more than {MAX_LOGIT_DIFF:.0e}"

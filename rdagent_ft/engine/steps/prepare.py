@@ -131,7 +131,9 @@ def prepare(ctx: RunContext, gathered: Gathered | None = None) -> PrepareOutput:
         model_facts=_model_facts(found.model),
         machine_facts=machine_facts(found.machine),
         device=found.machine.device,
-        notices=found.notices,
+        memory_gib=found.machine.memory_gib,
+        gpu_memory_gib=max((gpu.memory_gib for gpu in found.machine.gpus), default=None),
+        notices=(*found.notices, *found.read.notes),
         seconds=found.seconds,
     )
 

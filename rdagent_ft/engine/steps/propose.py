@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rdagent_ft.engine.context import RunContext
-from rdagent_ft.errors import LlmError
+from rdagent_ft.engine.facts import rule_facts
+from rdagent_ft.errors import LlmError, PreflightError
 from rdagent_ft.planning.port import PlanContext, Trial
 from rdagent_ft.recipe.default import DefaultFacts, default_recipe
 from rdagent_ft.recipe.memory import read_model_shape
@@ -36,20 +37,9 @@ def propose(ctx: RunContext, loop: int) -> ProposeOutput:
         except LlmError as error:
             if error.kind in FATAL_LLM_KINDS:
                 raise
-            return ProposeOutput(
-                planner=ctx.planner.name,
-                parent=ctx.parent_of(loop),
-                recipe=None,
-                recipe_hash=None,
-                hypothesis="none: the planner gave no valid proposal",
-                prediction="",
-                failure=Failure(
-                    failure_class=f"llm.{error.kind}",
-                    blame="environment",
-                    message=error.message,
-                    fix=error.hint,
-                ),
-            )
+            return _none(ctx, loop, f"llm.{error.kind}", error)
+        except PreflightError as error:
+            return _none(ctx, loop, "planner.exhausted", error)
         output = ProposeOutput(
             planner=proposal.planner,
             parent=ctx.parent_of(loop),
@@ -108,6 +98,21 @@ def plan_context(ctx: RunContext, loop: int) -> PlanContext:
             else max(0.0, ctx.settings.max_cost - ctx.journal.spent_usd())
         ),
         device=prepared.device,
+        rule_facts=rule_facts(prepared, prepared.splits["train"].n_items),
+    )
+
+
+def _none(ctx: RunContext, loop: int, failure_class: str, error: LlmError | PreflightError) -> ProposeOutput:
+    return ProposeOutput(
+        planner=ctx.planner.name,
+        parent=ctx.parent_of(loop),
+        recipe=None,
+        recipe_hash=None,
+        hypothesis="none: the planner gave no valid proposal",
+        prediction="",
+        failure=Failure(
+            failure_class=failure_class, blame="environment", message=error.message, fix=error.hint
+        ),
     )
 
 

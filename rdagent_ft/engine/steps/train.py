@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from pathlib import Path
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
 from rdagent_ft.engine.steps.code import CONFIG_NAME
-from rdagent_ft.execution.outputs import read_json_file, read_text_tail
+from rdagent_ft.errors import JobError
+from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.reporting.records import CodeOutput, Failure, TrainOutput
 from rdagent_ft.training.failures import classify
 from rdagent_ft.training.monitor import read_health
-from rdagent_ft.training.plan import TrainResult, read_train_result, sft_argv
-from rdagent_ft.values import sha256_file
+from rdagent_ft.training.plan import read_failure, read_train_result, sft_argv
+from rdagent_ft.values import sha256_file, sha256_text
 
 METRICS_NAME = "metrics.jsonl"
+CHECKPOINTS = "output"
+"""The trainer's output_dir inside an attempt's folder."""
 
 
 def train(ctx: RunContext, loop: int) -> TrainOutput:
@@ -50,52 +54,45 @@ def train(ctx: RunContext, loop: int) -> TrainOutput:
 
 
 def _carry_checkpoints(previous: Path, out_dir: Path) -> None:
-    """Move the trainer's checkpoints of the attempt before, so that it resumes from them."""
-    for checkpoint in sorted((previous / "output").glob("checkpoint-*")):
-        if checkpoint.is_dir() and not checkpoint.is_symlink():
-            (out_dir / "output").mkdir(exist_ok=True)
-            shutil.move(str(checkpoint), str(out_dir / "output" / checkpoint.name))
+    """Hand the attempt before's checkpoints and metrics on, so that the trainer resumes from them."""
+    if (previous / CHECKPOINTS).is_dir() and not (out_dir / CHECKPOINTS).exists():
+        shutil.move(previous / CHECKPOINTS, out_dir / CHECKPOINTS)
     if (previous / METRICS_NAME).is_file():
         shutil.copyfile(previous / METRICS_NAME, out_dir / METRICS_NAME)
 
 
 def _judge(ctx: RunContext, outcome: JobOutcome) -> TrainOutput:
     out_dir, result = outcome.out_dir, outcome.result
-    seconds = result.ended_unix - result.started_unix
     health = read_health(out_dir / METRICS_NAME)
     failure = classify(
-        read_text_tail(out_dir / "job.log", 200_000),
-        result=result,
-        health=health,
-        failure_json=read_json_file(out_dir, "failure.json", 100_000, missing_ok=True),
+        read_log(out_dir / "job.log"), result=result, health=health, failure_json=read_failure(out_dir)
     )
-    trained: TrainResult | None = None
-    if failure is None:
-        trained = read_train_result(out_dir)
-        if trained is None:
-            failure = Failure(
-                failure_class="train.no_weights",
-                blame="candidate",
-                message="the trainer ended without an error and left no weights",
-                fix="see the job's log",
-            )
-    return TrainOutput(
+    output = TrainOutput(
         attempts=outcome.n_attempts,
-        kind=None if trained is None else trained.kind,
-        weights=None if trained is None else ctx.relative(out_dir / trained.weights),
-        weights_sha256=None if trained is None else _weights_hash(out_dir / trained.weights),
         health=health,
-        train_s=seconds,
-        n_tokens=None if trained is None else trained.n_tokens,
+        train_s=result.ended_unix - result.started_unix,
         failure=failure,
+    )
+    if failure is not None:
+        return output
+    try:
+        trained = read_train_result(out_dir)
+    except JobError as error:
+        missing = Failure(failure_class="train.no_result", blame="environment", message=error.message)
+        return output.model_copy(update={"failure": missing})
+    weights = out_dir / trained.weights
+    ctx.journal.event("environment", {"python": platform.python_version(), **trained.versions})
+    return output.model_copy(
+        update={
+            "kind": "lora" if trained.weights == "adapter" else "full",
+            "weights": ctx.relative(weights),
+            "weights_sha256": _weights_hash(weights),
+            "n_tokens": trained.n_tokens,
+        }
     )
 
 
 def _weights_hash(folder: Path) -> str:
     """Return the SHA-256 of the safetensors file, or of their hashes in name order when several."""
     hashes = [sha256_file(path) for path in sorted(folder.glob("*.safetensors"))]
-    if len(hashes) == 1:
-        return hashes[0]
-    from rdagent_ft.values import sha256_text
-
-    return sha256_text("".join(hashes))
+    return hashes[0] if len(hashes) == 1 else sha256_text("".join(hashes))

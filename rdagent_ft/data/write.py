@@ -1,0 +1,82 @@
+"""Write rows for the program, the trainer and the harness, and read our own row files back.
+
+All files are JSON lines, written whole or not at all. No text is changed on the way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rdagent_ft.data.rows import Row
+from rdagent_ft.data.tokens import PLAIN_PROMPT_END, PromptFormat, TextEncoder
+from rdagent_ft.errors import DataError
+from rdagent_ft.values import write_atomic
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows in the program's own form; `read_row_file` gives equal rows back."""
+    _write_lines(path, (row.model_dump(mode="json") for row in rows))
+
+
+def read_row_file(path: Path) -> list[Row]:
+    """Return the rows that `write_rows` wrote. Raises `DataError` naming file and line."""
+    rows: list[Row] = []
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    rows.append(Row.model_validate_json(line))
+                except ValidationError as error:
+                    reason = error.errors()[0]["msg"]
+                    raise DataError(f"{str(path)!r}, line {number}: not a stored row: {reason}") from None
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    return rows
+
+
+def write_trl_sft(path: Path, rows: Iterable[Row], prompt_format: PromptFormat) -> None:
+    """Write what TRL's SFT reads: prompt and completion, so that only the completion is trained.
+
+    `plain`: two strings, the end token is TRL's to add. `chat`: lists of turns, rendered by TRL with the
+    model's own template.
+    """
+    _write_lines(path, (_trl_record(row, prompt_format) for row in rows))
+
+
+def write_eval_items(
+    path: Path,
+    rows: Sequence[Row],
+    encoder: TextEncoder,
+    prompt_format: PromptFormat,
+    clusters: Mapping[str, int] | None = None,
+) -> None:
+    """Write items for a harness: `item_id`, `prompt` (the exact text), `gold`, `cluster` (or null)."""
+    _write_lines(
+        path,
+        (
+            {
+                "item_id": row.item_id,
+                "prompt": encoder.render_prompt(row, prompt_format),
+                "gold": row.completion,
+                "cluster": None if clusters is None else str(clusters[row.item_id]),
+            }
+            for row in rows
+        ),
+    )
+
+
+def _trl_record(row: Row, prompt_format: PromptFormat) -> dict[str, Any]:
+    if prompt_format == "plain":
+        return {"prompt": row.prompt_text + PLAIN_PROMPT_END, "completion": row.completion}
+    turns = [{"role": message.role, "content": message.content} for message in row.messages]
+    return {"prompt": turns[:-1], "completion": turns[-1:]}
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    write_atomic(path, "".join(lines))

@@ -1,0 +1,118 @@
+"""What the metrics of a training say about its health, decided by code after the job has ended.
+
+The job's own guard stops most diverging runs early; this is the verdict that counts, because a
+trainer ends with exit code 0 whatever happened to the weights. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rdagent_ft.errors import JobError
+from rdagent_ft.execution.outputs import read_json_lines
+from rdagent_ft.reporting.records import TrainingHealth
+
+MAX_BYTES = 64 << 20
+BLOW_UP_FACTOR, BLOW_UP_OFFSET = 1.5, 2.0
+BAD_NORMS_IN_A_ROW = 5
+DEAD_LOSS_SHARE = 0.9
+FLAT_RELATIVE_RANGE = 1e-4
+MIN_LOGS_FOR_FLAT = 5
+
+
+class _Point(NamedTuple):
+    step: int
+    loss: float
+    grad_norm: float | None
+
+
+def read_health(metrics_path: Path) -> TrainingHealth:
+    """Return the health of the training that wrote a `metrics.jsonl`. Never raises on bad content.
+
+    Verdicts: `diverged` for a NaN or infinite loss, a NaN gradient norm at the end, beside a loss of
+    0 or five times in a row, gradients that vanished without the loss having fallen, or an end loss
+    (mean of the last three) above 1.5 x first + 2; `flat` when nothing was ever learnt (all gradient
+    norms 0, or a loss that never moved by more than 1e-4 of itself); `no_metrics` without a usable
+    line; else `ok`. Thresholds: `training/` facts of axolotl's guide, and own runs with lr 1e6.
+    """
+    try:
+        lines = read_json_lines(metrics_path.parent, metrics_path.name, MAX_BYTES, allow_cut_end=True)
+    except JobError as error:
+        return TrainingHealth(verdict="no_metrics", n_steps=0, message=error.message)
+    by_step: dict[int, _Point] = {}
+    for line in lines:
+        point = _point(line)
+        if point is not None:
+            by_step[point.step] = point  # a resumed training repeats steps: the last line counts
+    points = [by_step[step] for step in sorted(by_step)]
+    if not points:
+        return TrainingHealth(verdict="no_metrics", n_steps=0, message="no line with step and loss")
+    finite = [point.loss for point in points if math.isfinite(point.loss)]
+    norms = [p.grad_norm for p in points if p.grad_norm is not None and math.isfinite(p.grad_norm)]
+    diverged = _divergence(points)
+    flat = None if diverged else _flatness(points)
+    return TrainingHealth(
+        verdict="diverged" if diverged else "flat" if flat else "ok",
+        n_steps=points[-1].step,
+        first_loss=_finite_or_none(points[0].loss),
+        last_loss=_finite_or_none(points[-1].loss),
+        min_loss=min(finite, default=None),
+        max_grad_norm=max(norms, default=None),
+        message=diverged or flat or "",
+    )
+
+
+def _divergence(points: Sequence[_Point]) -> str | None:
+    in_a_row = 0
+    for point in points:
+        if not math.isfinite(point.loss):
+            return f"the loss is {point.loss} at step {point.step}"
+        bad_norm = point.grad_norm is not None and not math.isfinite(point.grad_norm)
+        in_a_row = in_a_row + 1 if bad_norm else 0
+        last = point is points[-1]
+        if bad_norm and (point.loss == 0.0 or last or in_a_row >= BAD_NORMS_IN_A_ROW):
+            return f"the gradient norm is {point.grad_norm} at step {point.step}"
+    first = points[0].loss
+    last_losses = [point.loss for point in points[1:][-3:]]
+    end = sum(last_losses) / len(last_losses) if last_losses else first
+    if end > BLOW_UP_FACTOR * first + BLOW_UP_OFFSET:
+        return f"the loss rose from {first:.3g} to {end:.3g}"
+    moved = any(point.grad_norm for point in points)
+    if moved and points[-1].grad_norm == 0.0 and end > DEAD_LOSS_SHARE * first:
+        return f"the gradients vanished with the loss at {end:.3g} (first {first:.3g})"
+    return None
+
+
+def _flatness(points: Sequence[_Point]) -> str | None:
+    norms = [point.grad_norm for point in points if point.grad_norm is not None]
+    if norms and not any(norms):
+        return "all gradient norms are 0: no weight was trained"
+    losses = [point.loss for point in points]
+    spread = max(losses) - min(losses)
+    if len(points) >= MIN_LOGS_FOR_FLAT and spread <= FLAT_RELATIVE_RANGE * max(abs(losses[0]), 1e-9):
+        return f"the loss stayed at {losses[0]:.4g}"
+    return None
+
+
+def _point(line: dict[str, Any]) -> _Point | None:
+    step, loss = line.get("step"), _number(line.get("loss"))
+    if not isinstance(step, int) or loss is None:
+        return None
+    return _Point(step, loss, _number(line.get("grad_norm")))
+
+
+def _number(value: Any) -> float | None:
+    """Return a metric as a float; the job writes "nan" and "inf" as strings."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,130 @@
+"""Commands of the training jobs, and what they leave: the core's side, without torch.
+
+All paths in results are relative to the job's folder and are checked to lie in it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from rdagent_ft.errors import JobError
+from rdagent_ft.execution.outputs import open_inside, read_json_file
+from rdagent_ft.values import Frozen
+
+_MODULE = "rdagent_ft.training"
+T = TypeVar("T", bound=Frozen)
+
+
+class TrainResult(Frozen):
+    """What a training job reports of itself (`result.json`).
+
+    Attributes:
+        n_steps, max_steps: optimizer steps done and planned.
+        train_loss: mean over the attempt's steps.
+        n_tokens: tokens seen, prompts included and padding not; None when unknown.
+        n_rows, n_rows_trained: rows read, and rows left after tokenisation and truncation.
+        share_tokens_trained: tokens with a loss / all tokens.
+        share_rows_with_end: rows that train the end token (truncated ones do not).
+        train_s: seconds in the training loop of this attempt.
+        weights: the folder with the weights.
+        resumed_from_step: step of the checkpoint it went on from.
+        device: `cpu` or `cuda`.
+        versions: package -> version.
+    """
+
+    n_steps: int
+    max_steps: int
+    train_loss: float | None
+    n_tokens: int | None
+    n_rows: int
+    n_rows_trained: int
+    share_tokens_trained: float
+    share_rows_with_end: float
+    train_s: float
+    weights: Literal["adapter", "model"]
+    resumed_from_step: int | None
+    device: str
+    versions: dict[str, str]
+
+
+class MergeResult(Frozen):
+    """What a merge job reports. `max_abs_diff` compares fp32 logits after a reload from disk."""
+
+    max_abs_diff: float
+    max_abs_logit: float
+    n_prompts: int
+    kind: Literal["merged", "copied"]
+    dtype: str
+    seconds: float
+    versions: dict[str, str]
+
+
+def sft_argv(config: Path, *, prompts_check: Path | None = None) -> tuple[str, ...]:
+    """Return the SFT job's command; it writes into its working directory."""
+    argv = ("python", "-m", f"{_MODULE}.sft_job", "--config", str(config))
+    return argv if prompts_check is None else (*argv, "--prompts-check", str(prompts_check))
+
+
+def merge_argv(
+    base: Path, out: Path, *, adapter: Path | None = None, model: Path | None = None
+) -> tuple[str, ...]:
+    """Return the merge job's command: `adapter` is merged into `base`, or full weights are copied."""
+    if (adapter is None) == (model is None):
+        raise ValueError("name either an adapter or a full model")
+    source = ("--adapter", str(adapter)) if adapter is not None else ("--model", str(model))
+    return ("python", "-m", f"{_MODULE}.merge_job", "--base", str(base), *source, "--out", str(out))
+
+
+def pretrain_argv(spec: Path) -> tuple[str, ...]:
+    """Return the command that trains a small model from random weights."""
+    return ("python", "-m", f"{_MODULE}.pretrain_job", "--spec", str(spec))
+
+
+def tiny_argv(spec: Path) -> tuple[str, ...]:
+    """Return the command that makes a tiny random model."""
+    return ("python", "-m", f"{_MODULE}.tiny_job", "--spec", str(spec))
+
+
+def read_train_result(out_dir: Path) -> TrainResult:
+    """Read `result.json` of a training job and check that its weights are there.
+
+    Raises `JobError`: a job without a readable result and safetensors has not succeeded, whatever
+    its exit code.
+    """
+    result = _read(out_dir, TrainResult)
+    name = "adapter_model.safetensors" if result.weights == "adapter" else "config.json"
+    _require(out_dir, f"{result.weights}/{name}")
+    if result.weights == "model" and not any((out_dir / "model").glob("*.safetensors")):
+        raise JobError("the job left no safetensors in `model`")
+    return result
+
+
+def read_merge_result(out_dir: Path) -> MergeResult:
+    """Read `result.json` of a merge job. Raises `JobError`."""
+    return _read(out_dir, MergeResult)
+
+
+def read_failure(out_dir: Path) -> dict[str, Any] | None:
+    """Return `failure.json` of a job that judged itself; None where there is none to be read."""
+    try:
+        return read_json_file(out_dir, "failure.json", 1 << 16)
+    except JobError:
+        return None
+
+
+def _require(out_dir: Path, name: str) -> None:
+    os.close(open_inside(out_dir, name))
+
+
+def _read(out_dir: Path, kind: type[T]) -> T:
+    values = read_json_file(out_dir, "result.json", 1 << 20)
+    try:
+        return kind.model_validate({name: values.get(name) for name in kind.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise JobError(f"`result.json` is not usable: {key}: {first['msg']}") from None

@@ -1,0 +1,115 @@
+"""Log texts become classes; the executor's word, the job's own and the metrics come before them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rdagent_ft.execution.port import FailureClass, JobResult
+from rdagent_ft.reporting.records import TrainingHealth
+from rdagent_ft.training.failures import classify, error_messages, load_signatures
+
+LOGS = sorted((Path(__file__).parent / "logs").glob("*.txt"))
+
+
+def result_of(
+    failure_class: FailureClass = "candidate", reason: str = "exit", exit_code: int | None = 1
+) -> JobResult:
+    return JobResult(
+        failure_class=failure_class, reason=reason, exit_code=exit_code, started_unix=0.0, ended_unix=1.0
+    )
+
+
+@pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
+def test_each_log_has_its_class(path: Path) -> None:
+    failure = classify(path.read_text(), result=result_of())
+    assert failure is not None
+    assert failure.failure_class == re.sub(r"-\d+$", "", path.stem)
+    assert failure.message
+    assert failure.fix
+    if failure.failure_class.startswith("env."):
+        assert failure.blame != "candidate"
+
+
+def test_every_signature_has_a_log() -> None:
+    shown = {re.sub(r"-\d+$", "", path.stem) for path in LOGS}
+    assert {signature.failure_class for signature in load_signatures()} <= shown
+
+
+def test_signatures_are_sound() -> None:
+    signatures = load_signatures()
+    assert len({signature.id for signature in signatures}) == len(signatures)
+    for signature in signatures:
+        for pattern in signature.patterns:
+            re.compile(pattern)
+
+
+def test_the_first_traceback_is_the_cause() -> None:
+    text = (Path(__file__).parent / "logs" / "job.unknown.txt").read_text()
+    failure = classify(text, result=result_of())
+    assert failure is not None
+    assert failure.message == "ZeroDivisionError: division by zero"
+    assert error_messages(text)[1].startswith("subprocess.CalledProcessError")
+
+
+@pytest.mark.parametrize(
+    ("result", "failure_class", "blame"),
+    [
+        (result_of("resource", "deadline", -15), "resource.deadline", "environment"),
+        (result_of("resource", "stalled", -15), "resource.stalled", "environment"),
+        (result_of("resource", "killed, memory suspected", -9), "resource.host_oom", "environment"),
+        (result_of("infra", "lost", None), "env.lost", "environment"),
+        (result_of("infra", "killed", -15), "env.killed", "environment"),
+        (result_of("infra", "start_failed", None), "env.start", "environment"),
+        (result_of("stopped", "cancelled", -15), "run.stopped", "environment"),
+        (result_of("candidate", "exit", 1), "job.unknown", "candidate"),
+    ],
+)
+def test_the_way_it_ended_decides_without_a_log(result: JobResult, failure_class: str, blame: str) -> None:
+    failure = classify("", result=result)
+    assert failure is not None
+    assert (failure.failure_class, failure.blame) == (failure_class, blame)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "failure_class"),
+    [("diverged", "train.diverged"), ("flat", "train.no_signal"), ("no_metrics", "train.no_metrics")],
+)
+def test_exit_code_0_is_not_success(verdict: str, failure_class: str) -> None:
+    health = TrainingHealth.model_validate({"verdict": verdict, "n_steps": 3, "message": "seen"})
+    failure = classify("", result=result_of("ok", "exit", 0), health=health)
+    assert failure is not None
+    assert failure.failure_class == failure_class
+
+
+def test_a_healthy_job_has_no_failure() -> None:
+    health = TrainingHealth(verdict="ok", n_steps=3)
+    text = "Traceback (most recent call last):\nValueError: a warning's traceback, caught\n"
+    assert classify(text, result=result_of("ok", "exit", 0), health=health) is None
+
+
+def test_what_a_job_says_of_itself_is_checked() -> None:
+    said = {"class": "train.diverged", "message": "loss became nan \x1b[31m" + "x" * 9000}
+    failure = classify("", result=result_of(exit_code=3), failure_json=said)
+    assert failure is not None
+    assert (failure.failure_class, failure.blame) == ("train.diverged", "candidate")
+    assert len(failure.message) <= 500
+    assert "\x1b" not in failure.message
+    invented = classify("", result=result_of(exit_code=3), failure_json={"class": "env.not_my_fault"})
+    assert invented is not None
+    assert invented.failure_class == "job.unknown"
+    assert classify("", result=result_of(exit_code=3), failure_json={"class": ["?"]}) == invented
+
+
+def test_a_library_warning_does_not_hide_the_exception() -> None:
+    text = (
+        "Warning: NCCL WARN something\n"
+        "Traceback (most recent call last):\n"
+        '  File "sft.py", line 3, in <module>\n'
+        "ValueError: Target modules {'q'} not found in the base model.\n"
+    )
+    failure = classify(text, result=result_of())
+    assert failure is not None
+    assert failure.failure_class == "config.lora_targets"
