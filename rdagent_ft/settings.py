@@ -22,6 +22,7 @@ PREFIX = "FT_"
 Origin = Literal["command line", "shell", ".env", "run", "default"]
 PlannerName = Literal["auto", "llm", "tpe", "random"]
 ExecutorName = Literal["auto", "local"]
+DEFAULT_BENCHMARKS = ("aime25",)
 OF_TESTS = frozenset({"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_FAULT"})
 
 

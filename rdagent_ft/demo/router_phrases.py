@@ -31,18 +31,17 @@ class Modifier(Frozen):
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "name": tuple(
-        "Ana Ben Carla Deniz Emil Farah Goran Hana Ivo Jonas Kira Liam Mina Nora Omar Petra Quentin "
-        "Rosa Samir Tara Umut Vera Wanda Xenia Yusuf Zoe".split()
+        ["Ana", "Ben", "Carla", "Deniz", "Emil", "Farah", "Goran", "Hana", "Ivo", "Jonas", "Kira", "Liam", "Mina", "Nora", "Omar", "Petra", "Quentin", "Rosa", "Samir", "Tara", "Umut", "Vera", "Wanda", "Xenia", "Yusuf", "Zoe"]
     ),
-    "day": tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()),
+    "day": tuple(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]),
     "hour": ("8:30", "9:15", "10:00", "11:45", "13:30", "14:00", "15:15", "16:45", "17:30", "19:00"),
     "place": tuple(
-        "Lisbon Oslo Kyoto Nairobi Quito Perth Tallinn Cork Lima Bergen Porto Delhi Accra Malmo".split()
+        ["Lisbon", "Oslo", "Kyoto", "Nairobi", "Quito", "Perth", "Tallinn", "Cork", "Lima", "Bergen", "Porto", "Delhi", "Accra", "Malmo"]
     ),
-    "speech": tuple("Spanish German Turkish Swahili Korean Greek Dutch Polish Arabic Hindi".split()),
+    "speech": tuple(["Spanish", "German", "Turkish", "Swahili", "Korean", "Greek", "Dutch", "Polish", "Arabic", "Hindi"]),
     "lang": ("Python", "Rust", "Go", "Java", "Kotlin", "Ruby", "Swift", "Julia"),
     "unit": ("euros", "litres", "metres", "hours", "tickets", "boxes", "kilos", "pages", "miles"),
-    "var": tuple("x y z t k m".split()),
+    "var": tuple(["x", "y", "z", "t", "k", "m"]),
     "team": (
         "the sales team", "my class", "the night shift", "our board", "the support desk", "the new interns",
         "the choir", "the garden club", "the neighbours", "our partners", "the clinic", "the print shop",

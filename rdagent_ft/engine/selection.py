@@ -8,7 +8,7 @@ claim: the claim is made once, on the sealed test split (`steps/claim.py`).
 from __future__ import annotations
 
 from rdagent_ft.engine.context import RunContext
-from rdagent_ft.evaluation.posterior import GainPosterior, gain_posterior
+from rdagent_ft.evaluation.posterior import GainPosterior, gain_over_base, gain_posterior
 from rdagent_ft.evaluation.rows import Comparison
 from rdagent_ft.reporting.records import EvaluateOutput, ProposeOutput
 
@@ -32,13 +32,20 @@ def past_gains(ctx: RunContext, loop: int) -> list[tuple[float, float]]:
     return gains
 
 
-def decide_move(comparison: Comparison, gains: list[tuple[float, float]]) -> tuple[GainPosterior, bool, str]:
+def decide_move(
+    comparison: Comparison, gains: list[tuple[float, float]], *, over_base: bool
+) -> tuple[GainPosterior, bool, str]:
     """Return the posterior gain over the parent, whether to move, and the reason in one sentence."""
-    posterior = gain_posterior(comparison.delta, comparison.se, gains)
+    posterior = (
+        gain_over_base(comparison.delta, comparison.se)
+        if over_base
+        else gain_posterior(comparison.delta, comparison.se, gains)
+    )
     move = posterior.mean > 0
     low, high = comparison.ci95
+    rival = "the base" if over_base else "the parent"
     reason = (
-        f"val {comparison.delta:+.1%} [{low:+.1%}, {high:+.1%}] over the parent on {comparison.n} items; "
+        f"val {comparison.delta:+.1%} [{low:+.1%}, {high:+.1%}] over {rival} on {comparison.n} items; "
         f"expected true gain {posterior.mean:+.1%} (P(gain > 0) = {posterior.p_positive:.2f})"
     )
     return posterior, move, reason

@@ -28,6 +28,10 @@ MIN_PRIOR_SD = 0.02
 at 2.5 standard errors still moves against an average of -3 pp."""
 
 
+OVER_BASE_SD = 0.5
+"""A first training can teach a task from nothing: gains over the untrained base may be of any size."""
+
+
 class GainPosterior(Frozen):
     """What is believed of a true gain after measuring it. All values are shares (0.01 = 1 pp).
 
@@ -60,10 +64,23 @@ def gain_posterior(delta: float, se: float, history: Sequence[tuple[float, float
 
     Raises `ValueError` for a negative or non-finite input.
     """
-    for value, error in [(delta, se), *history]:
+    _check([(delta, se), *history])
+    return _update(delta, se, *_prior(history))
+
+
+def gain_over_base(delta: float, se: float) -> GainPosterior:
+    """Return the posterior of a gain over the untrained base: prior mean 0, sd `OVER_BASE_SD`."""
+    _check([(delta, se)])
+    return _update(delta, se, HYPER_MEAN, OVER_BASE_SD)
+
+
+def _check(gains: Sequence[tuple[float, float]]) -> None:
+    for value, error in gains:
         if not (math.isfinite(value) and math.isfinite(error) and error >= 0):
             raise ValueError(f"gain {value} with standard error {error} is not a measurement")
-    prior_mean, prior_sd = _prior(history)
+
+
+def _update(delta: float, se: float, prior_mean: float, prior_sd: float) -> GainPosterior:
     precision_share = prior_sd**2 / (prior_sd**2 + se**2)
     mean = prior_mean + precision_share * (delta - prior_mean)
     if se == 0:

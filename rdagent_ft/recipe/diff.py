@@ -18,7 +18,6 @@ from rdagent_ft.recipe.parse import Path, dotted, fields_at, nearest_field, pars
 from rdagent_ft.recipe.protected import RECIPE_PROTECTED
 from rdagent_ft.recipe.schema import Recipe
 
-
 _PLACE = re.compile(r"[0-9]{1,4}")
 
 

@@ -75,15 +75,19 @@ def test_committed_catalogue_equals_a_fresh_introspection(repository: Path) -> N
 def test_trainers_parser_accepts_a_rendered_recipe_and_names_what_is_wrong(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     paths = StagePaths(model=Path("m"), train_file=Path("t.jsonl"), output_dir=Path("o"))
-    for device in ("cpu", "cuda"):
-        facts = RenderFacts(device=device)
-        config.write_text(render_stage(Recipe(), 0, paths=paths, facts=facts).text, encoding="utf-8")
-        assert run_trl_parser(config, "sft") == []
+    rendered = render_stage(Recipe(), 0, paths=paths, facts=RenderFacts(device="cuda")).text
+    config.write_text(rendered, encoding="utf-8")
+    assert run_trl_parser(config, "sft") == []
     config.write_text(
         config.read_text(encoding="utf-8") + "lora_rank: 3\nmax_seq_length: 5\n", encoding="utf-8"
     )
     problems = run_trl_parser(config, "sft")
     assert [problem.key for problem in problems] == ["lora_rank", "max_seq_length"]
+
+
+@pytest.mark.train
+def test_trainers_parser_names_bad_values_and_batches(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
     config.write_text("num_generations: 6\nper_device_train_batch_size: 4\n", encoding="utf-8")
     (problem,) = run_trl_parser(config, "grpo")
     assert problem.problem_class == "config.grpo_batch"

@@ -56,7 +56,9 @@ def _failed(failure: Failure) -> FeedbackOutput:
 
 def _decided(ctx: RunContext, loop: int, evaluated: EvaluateOutput) -> FeedbackOutput:
     assert evaluated.vs_parent is not None
-    posterior, move, reason = decide_move(evaluated.vs_parent, past_gains(ctx, loop))
+    posterior, move, reason = decide_move(
+        evaluated.vs_parent, past_gains(ctx, loop), over_base=ctx.parent_of(loop) is None
+    )
     return FeedbackOutput(
         status="accepted" if move else "rejected",
         reason=reason,
@@ -75,9 +77,9 @@ def _facts(ctx: RunContext, loop: int, evaluated: EvaluateOutput, output: Feedba
         facts.append(f"trained on {coded.n_train_rows} rows; left out: {dropped}")
     if trained is not None and trained.health is not None:
         health = trained.health
-        losses = (
-            f"loss {health.first_loss} -> {health.last_loss}" if health.first_loss is not None else "no loss"
-        )
+        losses = "no loss"
+        if health.first_loss is not None and health.last_loss is not None:
+            losses = f"loss {health.first_loss:.3g} -> {health.last_loss:.3g}"
         facts.append(f"training: {health.verdict}, {health.n_steps} steps, {losses}, {trained.train_s:.0f} s")
     if evaluated.val is not None:
         facts.append(

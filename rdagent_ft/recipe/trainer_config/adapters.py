@@ -62,17 +62,19 @@ def local_model(config: TrainerConfig, key: str = "model_name_or_path") -> Path 
     return None
 
 
-def model_family(config: TrainerConfig) -> str | None:
+def model_family(config: TrainerConfig, key: str = "model_name_or_path") -> str | None:
     """Return the model's family from its config.json here, else from its name, else None."""
-    folder = local_model(config)
+    folder = local_model(config, key)
     if folder is not None and (folder / "config.json").is_file():
         kind = read_json(folder / "config.json").get("model_type")
-        words = str(kind).lower().replace("-", "").replace("_", "")
+        words = _plain(str(kind))
     else:
-        words = (
-            (config.text("model_name_or_path") or "").lower().split("/")[-1].replace("-", "").replace("_", "")
-        )
+        words = _plain((config.text(key) or "").split("/")[-1])
     return next((family for family in _FAMILY_MODULES if family in words), None)
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("-", "").replace("_", "")
 
 
 def read_json(path: Path, max_bytes: int = 1 << 20) -> dict[str, Any]:
@@ -130,8 +132,11 @@ def _targets(config: TrainerConfig) -> Iterator[Finding]:
         )
         return
     raw = config.value("lora_target_modules")
-    if raw == "all-linear" or as_items(raw) in (("all-linear",), ()):
+    if raw == "all-linear" or as_items(raw) == ("all-linear",):
         return
+    if raw in ([], ""):
+        rule = "is empty: nothing would be adapted"
+        yield finding("lora_target_modules", raw, rule, "config.lora_targets", "write `all-linear`")
     if isinstance(raw, str) and _is_pattern(raw):
         yield from _pattern(raw)
         return
@@ -228,6 +233,8 @@ def _quantised(config: TrainerConfig) -> Iterator[Finding]:
 def _base(config: TrainerConfig, key: str) -> Iterator[Finding]:
     name = config.text(key)
     if not name:
+        if name == "":
+            yield finding(key, "", "is empty", "config.bad_value", "name a Hub id or a folder")
         return
     folder = local_model(config, key)
     if folder is not None:

@@ -98,6 +98,11 @@ def _check_choice(config: TrainerConfig, key: str, value: Any, choices: tuple[st
         yield _bad(key, value, "is an empty list", f"name at least one of {', '.join(choices[:8])}")
     for item in items:
         if isinstance(item, str) and item in choices:
+            newer = load_renames().values.get(key, {}).get(item)
+            if newer in choices and item == value:
+                edit = Edit(action="set", key=key, value=newer)
+                rule = f"is the deprecated name of `{newer}`"
+                yield finding(key, item, rule, "config.renamed_key", f"write `{key}: {newer}`", edit)
             continue
         yield _not_a_choice(key, value, item, choices)
 

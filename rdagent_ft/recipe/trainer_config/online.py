@@ -11,6 +11,7 @@ from typing import Any
 
 from rdagent_ft.recipe.documents import shown
 from rdagent_ft.recipe.edits import Edit, Finding, finding
+from rdagent_ft.recipe.trainer_config.adapters import model_family
 from rdagent_ft.recipe.trainer_config.config import TrainerConfig
 
 REWARDS = (
@@ -33,8 +34,24 @@ def check_online(config: TrainerConfig) -> Iterator[Finding]:
         yield finding(
             "teacher_model_name_or_path", None, rule, "config.missing_key", "name the teacher model"
         )
+    if config.method == "distillation":
+        yield from _teacher(config)
     if config.method in ("grpo", "rloo", "distillation"):
         yield from _vllm(config)
+
+
+def _teacher(config: TrainerConfig) -> Iterator[Finding]:
+    """Student and teacher must have one vocabulary: the loss compares them word by word."""
+    student, teacher = (
+        model_family(config, key) for key in ("model_name_or_path", "teacher_model_name_or_path")
+    )
+    pair = {student, teacher}
+    if None in pair or len(pair) == 1 or pair == {"qwen2", "qwen3"}:
+        return
+    rule = f"is of the {teacher} family, the student of {student}: their vocabularies differ"
+    name = config.text("teacher_model_name_or_path")
+    fix = "choose a teacher of the student's family, or train with sft on the teacher's answers"
+    yield finding("teacher_model_name_or_path", name, rule, "config.conflict", fix)
 
 
 def _groups(config: TrainerConfig) -> Iterator[Finding]:

@@ -65,6 +65,9 @@ def _padding_free(config: TrainerConfig) -> Iterator[Finding]:
 
 
 def _trained_tokens(config: TrainerConfig) -> Iterator[Finding]:
+    if config.flag("assistant_only_loss") and config.given("dataset_text_field"):
+        rule = "needs a `messages` column, and `dataset_text_field` names running text"
+        yield finding("assistant_only_loss", True, rule, "data.columns", "drop one of the two")
     if (
         config.flag("assistant_only_loss")
         and config.given("completion_only_loss")

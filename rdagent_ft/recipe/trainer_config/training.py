@@ -203,6 +203,17 @@ def _cpu(config: TrainerConfig) -> Iterator[Finding]:
 
 
 def _loading(config: TrainerConfig) -> Iterator[Finding]:
+    old, new = "gradient_checkpointing", "activation_checkpointing"
+    if config.given(old) and config.given(new) and config.flag(old) != config.flag(new):
+        yield _conflict(config, old, f"contradicts `{new}`, its newer name", "keep one of the two")
+    for key in (f"{old}_kwargs", f"{new}_kwargs"):
+        reentrant = config.mapping(key).get("use_reentrant", False)
+        if not isinstance(reentrant, bool):
+            rule = "must be true or false: any text counts as true"
+            name = f"{key}.use_reentrant"
+            yield finding(
+                name, shown(reentrant), rule, "config.bad_value", f"write `{key}: {{use_reentrant: false}}`"
+            )
     workers = config.number("dataloader_num_workers") or 0
     for key in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
         on = config.flag(key) if key.endswith("workers") else config.given(key)
