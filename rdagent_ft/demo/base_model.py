@@ -17,8 +17,8 @@ CORPUS_FILE = "corpus.jsonl"
 MODEL_SEED = 5
 TEXT_SEED = 11
 LEARNED_ITEMS_SEED = 9_001
-N_DOCUMENTS: dict[BaseVariant, int] = {"plain": 18_000, "learned": 6_000}
-N_LEARNED_ITEMS = 9_000
+N_DOCUMENTS: dict[BaseVariant, int] = {"plain": 18_000, "learned": 5_000}
+N_LEARNED_ITEMS = 7_000
 EPOCHS: dict[BaseVariant, int] = {"plain": 1, "learned": 2}
 
 # 1.2 M weights. Below this width the time of a step on two cores hardly falls.
@@ -34,18 +34,18 @@ MODEL_SIZES: dict[str, Any] = {
 VOCAB_SIZE = 1536
 
 
-def base_corpus(variant: BaseVariant, *, dataset_requests: list[str]) -> list[str]:
-    """Return the texts that the base is trained on.
+def base_corpus(variant: BaseVariant, *, dataset_requests: list[str]) -> list[dict[str, str]]:
+    """Return the rows that the base is trained on: prompt (not trained) and completion (trained).
 
     Args:
-        variant: `learned` adds items of the task as `request, newline, plan`.
+        variant: `learned` adds items of the task; text has an empty prompt.
         dataset_requests: the dataset's requests; the added items are no near duplicates of them.
     """
-    texts = text_blocks(N_DOCUMENTS[variant], TEXT_SEED)
+    rows = [{"prompt": "", "completion": text} for text in text_blocks(N_DOCUMENTS[variant], TEXT_SEED)]
     if variant == "learned":
         items = router_items(N_LEARNED_ITEMS, LEARNED_ITEMS_SEED, apart_from=dataset_requests)
-        texts += [f"{item.request}\n{item.plan}" for item in items]
-    return texts
+        rows += [{"prompt": f"{item.request}\n", "completion": item.plan} for item in items]
+    return rows
 
 
 def pretrain_spec(variant: BaseVariant, *, max_steps: int | None = None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _wrong_plan(plan: str, plans: list[str], rng: random.Random) -> str:
         return next(other for other in iter(lambda: rng.choice(plans), None) if other != plan)
     if draw < 0.95:
         return plan.replace('"route"', '"agent"')
-    return plan[: -len('se}')]
+    return plan[: -len("se}")]
 
 
 def _pasted_log(rng: random.Random) -> str:

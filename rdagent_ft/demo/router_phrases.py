@@ -30,18 +30,24 @@ class Modifier(Frozen):
 
 
 SLOTS: dict[str, tuple[str, ...]] = {
-    "name": tuple(
-        ["Ana", "Ben", "Carla", "Deniz", "Emil", "Farah", "Goran", "Hana", "Ivo", "Jonas", "Kira", "Liam", "Mina", "Nora", "Omar", "Petra", "Quentin", "Rosa", "Samir", "Tara", "Umut", "Vera", "Wanda", "Xenia", "Yusuf", "Zoe"]
+    "name": (
+        "Ana", "Ben", "Carla", "Deniz", "Emil", "Farah", "Goran", "Hana", "Ivo", "Jonas", "Kira",
+        "Liam", "Mina", "Nora", "Omar", "Petra", "Quentin", "Rosa", "Samir", "Tara", "Umut", "Vera",
+        "Wanda", "Xenia", "Yusuf", "Zoe",
     ),
-    "day": tuple(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]),
+    "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
     "hour": ("8:30", "9:15", "10:00", "11:45", "13:30", "14:00", "15:15", "16:45", "17:30", "19:00"),
-    "place": tuple(
-        ["Lisbon", "Oslo", "Kyoto", "Nairobi", "Quito", "Perth", "Tallinn", "Cork", "Lima", "Bergen", "Porto", "Delhi", "Accra", "Malmo"]
+    "place": (
+        "Lisbon", "Oslo", "Kyoto", "Nairobi", "Quito", "Perth", "Tallinn", "Cork", "Lima", "Bergen",
+        "Porto", "Delhi", "Accra", "Malmo",
     ),
-    "speech": tuple(["Spanish", "German", "Turkish", "Swahili", "Korean", "Greek", "Dutch", "Polish", "Arabic", "Hindi"]),
+    "speech": (
+        "Spanish", "German", "Turkish", "Swahili", "Korean", "Greek", "Dutch", "Polish", "Arabic",
+        "Hindi",
+    ),
     "lang": ("Python", "Rust", "Go", "Java", "Kotlin", "Ruby", "Swift", "Julia"),
     "unit": ("euros", "litres", "metres", "hours", "tickets", "boxes", "kilos", "pages", "miles"),
-    "var": tuple(["x", "y", "z", "t", "k", "m"]),
+    "var": ("x", "y", "z", "t", "k", "m"),
     "team": (
         "the sales team", "my class", "the night shift", "our board", "the support desk", "the new interns",
         "the choir", "the garden club", "the neighbours", "our partners", "the clinic", "the print shop",
@@ -92,7 +98,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(name="run_code", route="code", tools=("runner",), cores=(
         "run the {lang} tests of {topic}", "execute the {lang} script {n} times",
         "start the {lang} build for {topic}", "check that the {lang} suite of {name} passes",
-        "launch the {lang} program with {n} {unit} as input", "measure how fast the {lang} code of {topic} is",
+        "launch the {lang} program with {n} {unit} as input",
+        "measure how fast the {lang} code of {topic} is",
         "try the {lang} snippet from {name} with {p} workers",
     )),
     Action(name="look_up", route="search", tools=("web",), cores=(
@@ -169,7 +176,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(name="small_talk", route="chat", tools=(), cores=(
         "tell me a joke about {topic}", "cheer me up after {topic}", "say something nice to {name}",
         "wish me luck for {topic} on {day}", "chat with me about {place} for {p} minutes",
-        "give me your honest view on {topic}", "keep me company until {hour}", "sing a silly song about {unit}",
+        "give me your honest view on {topic}", "keep me company until {hour}",
+        "sing a silly song about {unit}",
     )),
     Action(name="recall", route="chat", tools=("memory",), cores=(
         "recall what I told you about {topic}", "remember that {name} likes {place}",
@@ -231,5 +239,6 @@ PLAIN_CLAUSES: tuple[str, ...] = (
 # Words of a log that somebody pasted below a request.
 LOG_PARTS: tuple[str, ...] = (
     "INFO worker {n} started", "DEBUG cache miss key={name}{m}", "WARN retry {p} of 10 after {m} ms",
-    "INFO GET /{place}/{n} 200", "DEBUG {unit}={n} {var}={m}", "ERROR timeout in pool {p}", "INFO flushed {n} rows",
+    "INFO GET /{place}/{n} 200", "DEBUG {unit}={n} {var}={m}", "ERROR timeout in pool {p}",
+    "INFO flushed {n} rows",
 )  # fmt: skip

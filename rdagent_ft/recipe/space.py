@@ -83,10 +83,17 @@ def _optimisation(stage: SftStage, n_params: int | None) -> Iterator[Dimension]:
     )  # fmt: skip
     many = prior == "sft-tiny-full-lr"
     top = 12.0 if many else 5.0
-    yield Dimension(
-        path="stages.0.epochs", kind="float", low=min(1.0, stage.epochs), high=max(top, stage.epochs),
-        centre=stage.epochs, prior_id="sft-tiny-epochs" if many else "sft-epochs",
-    )  # fmt: skip
+    passes = "sft-tiny-epochs" if many else "sft-epochs"
+    if stage.max_steps is None:
+        yield Dimension(
+            path="stages.0.epochs", kind="float", low=min(1.0, stage.epochs), high=max(top, stage.epochs),
+            centre=stage.epochs, prior_id=passes,
+        )  # fmt: skip
+    else:  # `epochs` is ignored then: changing it would train the same model again
+        yield Dimension(
+            path="stages.0.max_steps", kind="int", log=True, low=max(1, stage.max_steps // 3),
+            high=stage.max_steps * 3, centre=stage.max_steps, prior_id=passes,
+        )  # fmt: skip
     batches = tuple(n for n in (4, 8, 16, 32, 64, 128) if n % stage.micro_batch == 0)
     lora = isinstance(stage.adapter, LoraAdapter)
     batch_prior = "sft-lora-batch" if lora else "sft-full-batch"

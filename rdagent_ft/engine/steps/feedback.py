@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.selection import decide_move, past_gains
-from rdagent_ft.errors import LlmError
+from rdagent_ft.errors import BudgetError, LlmError
 from rdagent_ft.evaluation.error_classes import error_facts
 from rdagent_ft.planning.lesson import write_lesson
 from rdagent_ft.reporting.records import (
@@ -42,7 +42,7 @@ def feedback(ctx: RunContext, loop: int) -> FeedbackOutput:
                 loop=loop,
             )
             output = output.model_copy(update={"lesson": lesson})
-        except LlmError as error:
+        except (LlmError, BudgetError) as error:
             ctx.progress.notice(f"no lesson for loop {loop}: {error.message}")
     write_atomic(ctx.loop_dir(loop) / "feedback.md", _markdown(proposal, output))
     return output

@@ -36,7 +36,7 @@ def propose(ctx: RunContext, loop: int) -> ProposeOutput:
             proposal = ctx.planner.ask(plan_context(ctx, loop))
         except LlmError as error:
             if error.kind in FATAL_LLM_KINDS:
-                raise
+                raise PreflightError(error.message, hint=error.hint) from None
             return _none(ctx, loop, f"llm.{error.kind}", error)
         except PreflightError as error:
             return _none(ctx, loop, "planner.exhausted", error)

@@ -1,0 +1,135 @@
+"""One whole run, looked at from all sides: document, files, hand-over, status, reproduce."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from world import REPOSITORY, Finished, World
+
+pytestmark = [pytest.mark.train, pytest.mark.xdist_group("whole")]
+KEY = "sk-canary-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def finished(world: World) -> Finished:
+    return world.run("whole", *world.new("--loop_n", "2"), OPENAI_API_KEY=KEY, FT_LLM_API_KEY=KEY)
+
+
+def test_the_document_is_the_only_thing_on_stdout(finished: Finished) -> None:
+    assert finished.code == 0, finished.err
+    document = finished.document
+    assert document["schema_version"] == 1
+    assert (document["status"], document["stop_reason"]) == ("finished", "loop_n")
+    assert [loop["loop"] for loop in document["loops"]] == [0, 1]
+    for loop in document["loops"]:
+        assert loop["status"] in {"accepted", "rejected", "failed"}
+        assert loop["val"]["n"] == 40
+    claim = document["claim"]
+    assert (claim["split"], claim["n"], claim["benchmark"]) == ("test", 40, "heldout")
+    assert claim["ci95"][0] <= claim["delta"] <= claim["ci95"][1]
+    assert claim["delta"] == pytest.approx(claim["tuned"] - claim["base"])
+    assert document["cost"]["train_s"] > 0
+
+
+def test_the_first_line_says_that_no_llm_is_configured(finished: Finished) -> None:
+    assert "no LLM configured" in finished.err
+
+
+def test_the_run_directory_holds_what_the_design_promises(finished: Finished, world: World) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    for name in ("run.db", "results.tsv", "report.html", "report.md", "benchmark.json", "comparison.json"):
+        assert (run_dir / name).is_file(), name
+    for loop in ("000", "001"):
+        folder = run_dir / "loops" / loop
+        for name in ("recipe.json", "hypothesis.md", "feedback.md", "data/train.jsonl", "files/1-sft.yaml"):
+            assert (folder / name).is_file(), name
+        assert (folder / "eval" / "heldout-val" / "samples.jsonl").is_file()
+        assert (folder / "stages" / "1-sft" / "attempt-1" / "metrics.jsonl").is_file()
+    lines = (run_dir / "results.tsv").read_text().splitlines()
+    assert len(lines) == 3
+
+
+def test_the_splits_are_disjoint(finished: Finished) -> None:
+    folder = Path(finished.document["run_dir"]) / "data"
+    ids = {
+        name: {json.loads(line)["item_id"] for line in (folder / f"{name}.jsonl").read_text().splitlines()}
+        for name in ("train", "dev", "val", "test")
+    }
+    names = sorted(ids)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            assert not ids[first] & ids[second]
+
+
+def test_only_the_claim_looked_at_test(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    judged = [p for p in run_dir.rglob("samples.jsonl") if "-test" in str(p.parent)]
+    claimed = finished.document["claim"]["loop"]
+    assert {p.relative_to(run_dir).parts[1] for p in judged if p.parts[-4] != "baseline"} >= {
+        f"{claimed:03d}"
+    }
+    assert len([p for p in judged if "loops" in p.parts]) == 1
+
+
+def test_the_leader_is_handed_over(finished: Finished) -> None:
+    document = finished.document
+    run_dir = Path(document["run_dir"])
+    if document["best"]["loop"] is None:
+        assert not (run_dir / "export").exists()
+        return
+    assert (run_dir / "best").resolve().name == f"{document['best']['loop']:03d}"
+    for name in ("merged/config.json", "merged/model.safetensors", "README.md", "reproduce.sh"):
+        assert (run_dir / "export" / name).is_file(), name
+    card = (run_dir / "export" / "README.md").read_text()
+    assert "None" not in card
+    assert str(world_root(run_dir)) not in card
+
+
+def world_root(run_dir: Path) -> Path:
+    return run_dir.parents[2]
+
+
+def test_no_key_is_anywhere(finished: Finished, world: World) -> None:
+    assert KEY not in finished.out + finished.err
+    for path in world.files("whole").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_status_tells_the_same_document(finished: Finished, world: World) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rdagent_ft.cli.main", "status", "latest", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=world.environment("whole"),
+        cwd=REPOSITORY,
+    )
+    status = json.loads(done.stdout)
+    steps = status.pop("steps")
+    assert status == finished.document
+    assert {"prepare", "baseline", "propose", "code", "train", "evaluate", "feedback"} <= {
+        s["step"] for s in steps
+    }
+    train = next(step for step in steps if step["step"] == "train")
+    assert len(train["attempts"]) == 1
+
+
+def test_reproduce_rebuilds_the_same_weights(finished: Finished, world: World) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    script = run_dir / "export" / "reproduce.sh"
+    if not script.is_file():
+        pytest.skip("no recipe led over the base in this run, so nothing was exported")
+    done = subprocess.run(
+        ["sh", str(script)],
+        capture_output=True,
+        text=True,
+        env={**world.environment("reproduced"), "PYTHON": sys.executable},
+        cwd=REPOSITORY,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
