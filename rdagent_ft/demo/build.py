@@ -90,8 +90,8 @@ def base_job_spec(
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     requests = [item.request for item in router_items(N_ITEMS, SEED)] if variant == "learned" else []
-    rows = base_corpus(variant, dataset_requests=requests)
-    write_atomic(out_dir / CORPUS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+    texts = base_corpus(variant, dataset_requests=requests)
+    write_atomic(out_dir / CORPUS_FILE, "".join(json.dumps({"text": text}) + "\n" for text in texts))
     write_json(out_dir / "spec.json", pretrain_spec(variant, max_steps=max_steps))
     return JobSpec(
         attempt_id=f"demo-base-{variant}-{out_dir.name}",
@@ -147,14 +147,14 @@ def _copy_regular(source: Path, target: Path) -> None:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise JobError(f"the base model lacks `{source.name}`: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as reader:
-        status = os.fstat(reader.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MODEL_FILE_BYTES:
-            raise JobError(f"`{source.name}` of the base model is not a file of at most 64 MiB")
-        with target.open("wb") as writer:
-            shutil.copyfileobj(reader, writer)
-            writer.flush()
-            os.fsync(writer.fileno())
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MODEL_FILE_BYTES:
+        os.close(descriptor)
+        raise JobError(f"`{source.name}` of the base model is not a file of at most 64 MiB")
+    with os.fdopen(descriptor, "rb") as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer)
+        writer.flush()
+        os.fsync(writer.fileno())
 
 
 def base_identity(variant: BaseVariant) -> str:

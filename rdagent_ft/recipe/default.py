@@ -91,12 +91,12 @@ def _effective_batch(facts: DefaultFacts, tiny: bool) -> int:
 
 def _micro_batch(facts: DefaultFacts, batch: int, tiny: bool) -> int:
     """The largest divisor of the batch below a bound that fits common memory."""
-    bound = 16 if tiny else 4 if facts.device == "cpu" or facts.n_params > 4_000_000_000 else 8
+    bound = 64 if tiny else 4 if facts.device == "cpu" or facts.n_params > 4_000_000_000 else 8
     return max(n for n in range(1, min(bound, batch) + 1) if batch % n == 0)
 
 
 def _epochs(n_rows: int, batch: int, tiny: bool) -> float:
-    """Two passes (four for a tiny model), more where the data are few, for at least `MIN_STEPS` steps."""
-    usual, most = (4, 20) if tiny else (2, 5)
+    """Two passes (three for a tiny model), more where the data are few, for at least `MIN_STEPS` steps."""
+    usual, most = (3, 20) if tiny else (2, 5)
     steps_per_epoch = max(math.ceil(n_rows / batch), 1)
     return float(min(max(usual, math.ceil(MIN_STEPS / steps_per_epoch)), most))

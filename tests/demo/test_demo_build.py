@@ -36,7 +36,7 @@ from rdagent_ft.values import sha256_file
 DATASET_SHA256 = {1: "cd0f03d6e3e90bbdc92b66ebbb2dba5b00f31155b60bcf400cbc999e35a09c8c"}
 BASE_SHA256 = {
     (1, "plain"): "d54f68e32ebd3e68ba89752b407e5248a4eb121db3c27ffdedf43759983a8c3e",
-    (1, "learned"): "8fb741e7b380c490ab62777da4bf1ef78105091a7f0d3998b85f662ec832c095",
+    (1, "learned"): "042f7ba19dffa654626e57677350f7eea3a86fcc7d06bc7c2f72f49b0163188e",
 }
 MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -182,4 +182,7 @@ def test_the_job_leaves_a_base_that_loads(tmp_path: Path) -> None:
     ids = tokenizer.encode(plan, add_special_tokens=False).ids
     assert tokenizer.decode(ids) == plan
     assert 10 <= len(ids) <= 30
-    assert resolve_model("demo/router-base", tmp_path).n_params < 2_000_000
+    model = resolve_model("demo/router-base", tmp_path, memory_gib=4.0, device="cpu", gpu_memory_gib=None)
+    assert 1_000_000 < model.n_params < 2_000_000
+    assert model.max_positions == 512
+    assert not model.has_chat_template

@@ -99,9 +99,10 @@ def test_no_slot_is_left_open(rows: list[DemoRow]) -> None:
 
 
 def test_no_two_requests_are_near_duplicates(items: list[RouterItem]) -> None:
-    sample = items[:250]
-    for place, item in enumerate(sample):
-        assert all(jaccard(item.request, other.request) < 0.6 for other in items[place + 1 :])
+    grams = [word_trigrams(item.request) for item in items]
+    for place in range(100):
+        one = grams[place]
+        assert all(len(one & other) < 0.6 * len(one | other) for other in grams[place + 1 :])
 
 
 @given(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=9).map(" ".join), max_size=12))
@@ -187,8 +188,7 @@ def test_base_text_never_shows_a_plan() -> None:
     for document in documents:
         for line in document.splitlines():
             if line.startswith("{"):
-                assert len(set(PLAN_KEYS) & set(json.loads(line))) == 1 or "agent" in line or "name" in line
-                assert '"route":' not in line or '"handoff"' not in line
+                assert len(set(PLAN_KEYS) & set(json.loads(line))) <= 1
     assert "\n\n".join(documents) == "\n\n".join(text_blocks(3_000, 1))
 
 
