@@ -26,6 +26,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("validate",),
     ("demo",),
     ("doctor",),
+    ("gc",),
     ("config", "show"),
 )
 
@@ -115,9 +116,8 @@ def failures_page() -> str:
     for signature in load_signatures():
         known_by = " or ".join(f"`{_cell(pattern)}`" for pattern in signature.patterns)
         neutral = "yes" if signature.neutral else "no"
-        lines.append(
-            f"| `{signature.failure_class}` | {known_by} | {signature.blame} | {_cell(signature.fix)} | {neutral} |"
-        )
+        fix = _cell(signature.fix)
+        lines.append(f"| `{signature.failure_class}` | {known_by} | {signature.blame} | {fix} | {neutral} |")
     return "\n".join(lines) + "\n"
 
 

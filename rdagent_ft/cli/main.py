@@ -14,6 +14,7 @@ from rdagent_ft import __version__
 from rdagent_ft.cli.config import config_app
 from rdagent_ft.cli.demo import demo
 from rdagent_ft.cli.doctor import doctor
+from rdagent_ft.cli.gc import gc
 from rdagent_ft.cli.report import report
 from rdagent_ft.cli.resume import resume
 from rdagent_ft.cli.run import run
@@ -35,6 +36,7 @@ app.command()(report)
 app.command()(validate)
 app.command()(demo)
 app.command()(doctor)
+app.command()(gc)
 app.add_typer(config_app, name="config")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from world import World
+from world import REPOSITORY, World
 
 pytestmark = [pytest.mark.train, pytest.mark.xdist_group("signals")]
 
@@ -35,6 +37,32 @@ def jobs_alive(run_dir: Path) -> list[str]:
             except OSError:
                 continue
     return found
+
+
+def test_gc_stops_the_jobs_of_a_dead_run_and_no_others(world: World) -> None:
+    recipe = world.recipe("orphan", max_steps=200_000)
+    process = world.start("orphan", *world.new("--recipe", str(recipe), "--loop_n", "1"))
+    wait_for_metrics(world, "orphan")
+    run_dir = world.run_dir("orphan")
+    assert "owned by a live process" in gc(world, "orphan")
+    assert jobs_alive(run_dir)
+    process.kill()
+    process.communicate()
+    assert jobs_alive(run_dir), "the job outlives its controller, to be adopted"
+    assert "train-1" in gc(world, "orphan")
+    assert jobs_alive(run_dir) == []
+
+
+def gc(world: World, name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "rdagent_ft.cli.main", "gc"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=world.environment(name),
+        cwd=REPOSITORY,
+    )
+    return done.stdout
 
 
 def test_step_n_stops_after_so_many_steps_and_goes_on(world: World) -> None:

@@ -16,7 +16,14 @@ KEY = "sk-canary-0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def finished(world: World) -> Finished:
-    return world.run("whole", *world.new("--loop_n", "2"), OPENAI_API_KEY=KEY, FT_LLM_API_KEY=KEY)
+    items = world.files("whole") / "benchmarks" / "gsm8k" / "test.jsonl"
+    items.parent.mkdir(parents=True)
+    rows = [
+        {"question": f"What is {n} plus {n + 1}?", "answer": f"Add.\n#### {2 * n + 1}"} for n in range(24)
+    ]
+    items.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    extra = {"OPENAI_API_KEY": KEY, "FT_LLM_API_KEY": KEY, "FT_BENCHMARK_LIMIT": "20"}
+    return world.run("whole", *world.new("--loop_n", "2", "--benchmark", "gsm8k"), **extra)
 
 
 def test_the_document_is_the_only_thing_on_stdout(finished: Finished) -> None:
@@ -73,6 +80,15 @@ def test_only_the_claim_looked_at_test(finished: Finished) -> None:
         f"{claimed:03d}"
     }
     assert len([p for p in judged if "loops" in p.parts]) == 1
+
+
+def test_the_reported_benchmark_stands_beside_the_target(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    benchmarks = json.loads((run_dir / "benchmark.json").read_text())["models"]
+    assert benchmarks, "base and tuned are both in the file"
+    assert "gsm8k" in (run_dir / "report.md").read_text()
+    rows = (run_dir / "baseline" / "eval" / "gsm8k-test" / "samples.jsonl").read_text().splitlines()
+    assert len(rows) == 20, "FT_BENCHMARK_LIMIT bounds the reported benchmark"
 
 
 def test_the_leader_is_handed_over(finished: Finished) -> None:
