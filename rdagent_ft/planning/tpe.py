@@ -33,8 +33,8 @@ WEIGHTS = {
     "weight_decay": 0.5,
 }
 """How often a dimension is picked early on; others 1. Learning rate and amount of training decide
-most of an SFT run, then the data; decay hardly matters, and a batch moves together
-with the rate (priors sft-lora-lr-grid, sft-steps, sft-weight-decay, sft-lora-batch). Opinion, not measured here."""
+most of an SFT run, then the data; decay hardly matters, and a batch should move with the rate (priors
+sft-lora-lr-grid, sft-steps, sft-weight-decay, sft-lora-batch). Opinion, not measured here."""
 
 UNTRIED_BONUS = 2.0
 
