@@ -23,7 +23,7 @@ demo: install
 
 test: install
 	@echo "== all tests (about ten minutes on two cores)"
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -q
 
 check: install
 	@echo "== format, lint, types"

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from world import World
 
-pytestmark = pytest.mark.xdist_group("whole")
-
 
 def refused(world: World, name: str, *argv: str, code: int, says: tuple[str, ...], **extra: str) -> None:
     done = world.run(name, *argv, **extra)

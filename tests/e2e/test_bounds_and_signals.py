@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from world import REPOSITORY, World
 
-pytestmark = [pytest.mark.train, pytest.mark.xdist_group("signals")]
+pytestmark = [pytest.mark.train]
 
 
 def wait_for_metrics(world: World, name: str, timeout_s: float = 120.0) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from world import World, journal
 
-pytestmark = [pytest.mark.train, pytest.mark.xdist_group("crashes")]
+pytestmark = [pytest.mark.train]
 
 BOUNDARIES = [
     "after-commit:prepare:1",

@@ -14,7 +14,7 @@ from world import LOOP, REPOSITORY
 
 from rdagent_ft.demo.router_task import chance_level
 
-pytestmark = [pytest.mark.train, pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.train]
 ASSETS = (
     "from rdagent_ft.cli.invocation import RunOptions; "
     "from rdagent_ft.cli.demo_assets import make_demo_assets; "

@@ -13,7 +13,7 @@ from world import World
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fake_openai import FakeOpenAI, Reply, Status
 
-pytestmark = [pytest.mark.train, pytest.mark.xdist_group("llm")]
+pytestmark = [pytest.mark.train]
 KEY = "sk-canary-llm-fedcba9876543210"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from world import REPOSITORY, Finished, World
 
-pytestmark = [pytest.mark.train, pytest.mark.xdist_group("whole")]
+pytestmark = [pytest.mark.train]
 KEY = "sk-canary-0123456789abcdef"
 
 
