@@ -17,7 +17,7 @@ CORPUS_FILE = "corpus.jsonl"
 MODEL_SEED = 5
 TEXT_SEED = 11
 LEARNED_ITEMS_SEED = 9_001
-N_DOCUMENTS: dict[BaseVariant, int] = {"plain": 10_000, "learned": 1_000}
+N_DOCUMENTS: dict[BaseVariant, int] = {"plain": 18_000, "learned": 1_000}
 N_LEARNED_ITEMS = 8_000
 EPOCHS: dict[BaseVariant, int] = {"plain": 1, "learned": 3}
 

@@ -74,12 +74,9 @@ def test_the_splits_are_disjoint(finished: Finished) -> None:
 
 def test_only_the_claim_looked_at_test(finished: Finished) -> None:
     run_dir = Path(finished.document["run_dir"])
-    judged = [p for p in run_dir.rglob("samples.jsonl") if "-test" in str(p.parent)]
-    claimed = finished.document["claim"]["loop"]
-    assert {p.relative_to(run_dir).parts[1] for p in judged if p.parts[-4] != "baseline"} >= {
-        f"{claimed:03d}"
-    }
-    assert len([p for p in judged if "loops" in p.parts]) == 1
+    judged = sorted(p.relative_to(run_dir).parts[1] for p in run_dir.glob("loops/*/eval/heldout-test"))
+    assert judged == [f"{finished.document['claim']['loop']:03d}"]
+    assert finished.document["claim"]["opening"] == 1
 
 
 def test_the_reported_benchmark_stands_beside_the_target(finished: Finished) -> None:

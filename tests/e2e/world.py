@@ -188,8 +188,8 @@ def journal(run_dir: Path) -> dict[str, Any]:
 
 
 IGNORED = {
-    "notices", "seconds", "train_s", "eval_s", "attempts", "from_cache", "facts", "machine_facts", "files", "weights",
-    "estimate_gib",
+    "notices", "seconds", "train_s", "eval_s", "attempts", "from_cache", "facts", "machine_facts", "files",
+    "weights", "estimate_gib",
 }  # fmt: skip
 """Times, counts of attempts and texts that hold times; `weights_sha256` stays."""
 
