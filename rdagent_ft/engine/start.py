@@ -65,8 +65,9 @@ def start_run(
     request: RunRequest, settings: Settings, bounds: Bounds, progress: Progress, stop: StopSignal
 ) -> tuple[Path, Ending]:
     """Start a new run and work until a bound; return its directory and how it ended."""
-    ensure_file_path(settings, progress)
     _check_llm(settings)
+    _announce_without_llm(settings, progress)
+    ensure_file_path(settings, progress)
     clock = Clock(bounds.timeout_s)
     gathered = gather(request, settings)
     _check_given_recipe(request, gathered)
@@ -92,6 +93,7 @@ def resume_run(
         request = RunRequest.model_validate_json(journal.fact("request"))
         settings = _keep_fixed(settings, json.loads(journal.fact("settings")), progress)
         _check_llm(settings)
+        _announce_without_llm(settings, progress)
         run_id = journal.fact("run_id")
         progress.notice(f"resuming run {run_id} with {len(journal.finished_loops())} finished loops")
         return _work(
@@ -130,7 +132,8 @@ def _work(
     if settings.planner_model is not None:
         llm = build_client(settings, journal, progress.notice, time_left_s=clock.left_s)
     planner, announcement = build_planner(settings, llm)
-    progress.notice(announcement)
+    if llm is not None:
+        progress.notice(announcement)
     ctx = RunContext(
         run_id=run_id,
         run_dir=run_dir,
@@ -165,6 +168,12 @@ def _facts(run_id: str, request: RunRequest, settings: Settings) -> dict[str, st
 def _check_llm(settings: Settings) -> None:
     if settings.planner == "llm" and settings.planner_model is None:
         raise UserError("--planner llm needs a model", hint="set FT_PLANNER_MODEL, e.g. gpt-5-mini")
+
+
+def _announce_without_llm(settings: Settings, progress: Progress) -> None:
+    """Say in the run's first line who proposes when no LLM does."""
+    if settings.planner_model is None:
+        progress.notice(build_planner(settings, None)[1])
 
 
 def _check_given_recipe(request: RunRequest, gathered: Gathered) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from world import REPOSITORY, Finished, World
 
+from rdagent_ft.values import content_hash
+
 pytestmark = [pytest.mark.train]
 KEY = "sk-canary-0123456789abcdef"
 
@@ -43,7 +45,7 @@ def test_the_document_is_the_only_thing_on_stdout(finished: Finished) -> None:
 
 
 def test_the_first_line_says_that_no_llm_is_configured(finished: Finished) -> None:
-    assert "no LLM configured" in finished.err
+    assert "no LLM configured" in finished.err.splitlines()[0]
 
 
 def test_the_run_directory_holds_what_the_design_promises(finished: Finished, world: World) -> None:
@@ -97,6 +99,9 @@ def test_the_leader_is_handed_over(finished: Finished) -> None:
     assert (run_dir / "best").resolve().name == f"{document['best']['loop']:03d}"
     for name in ("merged/config.json", "merged/model.safetensors", "README.md", "reproduce.sh"):
         assert (run_dir / "export" / name).is_file(), name
+    recipe = json.loads((run_dir / "export" / "recipe.json").read_text())
+    winner = document["loops"][document["best"]["loop"]]
+    assert content_hash(recipe) == winner["recipe_hash"]
     card = (run_dir / "export" / "README.md").read_text()
     assert "None" not in card
     assert str(world_root(run_dir)) not in card
@@ -104,6 +109,23 @@ def test_the_leader_is_handed_over(finished: Finished) -> None:
 
 def world_root(run_dir: Path) -> Path:
     return run_dir.parents[2]
+
+
+def test_the_example_in_the_card_gives_the_answer_that_was_scored(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    loop = f"{finished.document['best']['loop']:03d}"
+    samples = (run_dir / "loops" / loop / "eval" / "heldout-test" / "samples.jsonl").read_text().splitlines()
+    items = (run_dir / "data" / "items" / "heldout-test.jsonl").read_text().splitlines()
+    item, sample = json.loads(items[0]), json.loads(samples[0])
+    assert item["item_id"] == sample["item_id"]
+    card = (run_dir / "export" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    code = code.replace(r'"your request\n"', repr(item["prompt"]))
+    assert item["prompt"] in code or repr(item["prompt"]) in code
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=run_dir / "export"
+    )
+    assert done.stdout == sample["prediction"] + "\n"
 
 
 def test_no_key_is_anywhere(finished: Finished, world: World) -> None:
