@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/rdagent-ft demo
 
 test: install
-	@echo "== all tests (about ten minutes on two cores)"
+	@echo "== all tests (about twelve minutes on two cores)"
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -q
 
 check: install
