@@ -21,7 +21,7 @@ from rdagent_ft.errors import Problem, UserError
 PREFIX = "FT_"
 Origin = Literal["command line", "shell", ".env", "run", "default"]
 PlannerName = Literal["auto", "llm", "tpe", "random"]
-ExecutorName = Literal["auto", "local"]
+ExecutorName = Literal["docker", "local"]
 DEFAULT_BENCHMARKS = ("aime25",)
 OF_TESTS = frozenset({"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_FAULT"})
 
@@ -163,8 +163,8 @@ class Settings(BaseSettings):
 
     # Training and data
     executor: ExecutorName = Field(
-        "auto",
-        description="Where jobs run. `local` is a subprocess on this machine; `auto` picks it.",
+        "docker",
+        description="Where jobs run: `docker` contains them; `local` is a subprocess with your rights.",
         json_schema_extra={"group": "Training and data"},
     )
     python: Path | None = Field(
@@ -198,8 +198,8 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Training and data"},
     )
     allow_cpu: bool = Field(
-        True,
-        description="Train on CPU where no GPU is found. False makes a missing GPU an error.",
+        False,
+        description="Train on CPU where no GPU is found. Without it a missing GPU is an error.",
         json_schema_extra={"group": "Training and data"},
     )
     stall_timeout: Annotated[float, Field(gt=0)] = Field(
@@ -208,10 +208,52 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Training and data"},
     )
 
-    # Docker (read and kept; the docker executor uses them)
+    max_output_gib: Annotated[float, Field(gt=0)] = Field(
+        200.0,
+        description="Disk that one job may fill before it is stopped.",
+        json_schema_extra={"group": "Training and data"},
+    )
+
+    # Docker
+    docker_base_image: str | None = Field(
+        None,
+        description="Image that ours are built on; needs python3 with venv. Unset means that of images.toml.",
+        json_schema_extra={"group": "Docker"},
+    )
+    docker_wheels: Path | None = Field(
+        None,
+        description="Folder of wheels that image builds install from, without any index (air-gapped nodes).",
+        json_schema_extra={"group": "Docker"},
+    )
+    docker_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Memory limit of one job; unset means 90 % of the engine's memory.",
+        json_schema_extra={"group": "Docker"},
+    )
+    docker_cpus: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="CPU limit of one job; unset means all of the engine's.",
+        json_schema_extra={"group": "Docker"},
+    )
+    docker_shm_gib: Annotated[float, Field(gt=0)] = Field(
+        16.0,
+        description="Shared memory of one job (data loaders, NCCL); at most half of its memory limit.",
+        json_schema_extra={"group": "Docker"},
+    )
+    docker_runtime: str | None = Field(
+        None,
+        description="Container runtime, e.g. `runsc` or `sysbox-runc`; unset means the engine's default.",
+        json_schema_extra={"group": "Docker"},
+    )
+    docker_engine_wait: Annotated[float, Field(ge=0)] = Field(
+        120.0,
+        description="Seconds to wait for an engine that stopped answering before its jobs count as lost.",
+        json_schema_extra={"group": "Docker"},
+    )
     docker_enable_cache: bool = Field(
         False,
-        description="Keep containers, images and job results between runs.",
+        description="Keep build layers and results of finished jobs: an equal job returns its stored result. "
+        "False cleans up after each loop.",
         json_schema_extra={"group": "Docker"},
     )
     update_llama_factory: bool = Field(
@@ -238,6 +280,11 @@ class Settings(BaseSettings):
 
     @field_validator(
         "benchmark_limit",
+        "docker_base_image",
+        "docker_cpus",
+        "docker_memory_gib",
+        "docker_runtime",
+        "docker_wheels",
         "judge_api_base",
         "judge_api_key",
         "llm_api_base",

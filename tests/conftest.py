@@ -27,6 +27,22 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """A real Docker engine; without FT_TEST_DOCKER=1 the test skips, with it a missing one fails."""
+    if os.environ.get("FT_TEST_DOCKER") != "1":
+        pytest.skip("needs a Docker engine: run scripts/docker-ci.sh and set FT_TEST_DOCKER=1")
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=20)
+        client.ping()
+        client.close()
+    except DockerException as error:
+        pytest.fail(f"FT_TEST_DOCKER=1 and no engine answers: {error}", pytrace=False)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Real public data beside the checkout; the test skips where it is absent."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from rdagent_ft.errors import JobError
 from rdagent_ft.execution.local_env import check_extra, job_environment, supervisor_environment
-from rdagent_ft.execution.machine import read_gpus
+from rdagent_ft.execution.machine import Gpu, read_gpus
 from rdagent_ft.execution.outputs import read_json_file, read_text_tail
 from rdagent_ft.execution.port import FailureClass, JobHandle, JobResult, JobSpec, JobState
 from rdagent_ft.execution.processes import ProcessId, is_alive, kill_strays, send
@@ -65,6 +65,11 @@ class LocalExecutor:
         """
         if not _ATTEMPT_ID.fullmatch(spec.attempt_id):
             raise JobError(f"attempt id {spec.attempt_id!r} cannot name a folder")
+        if spec.aliases:
+            raise JobError(
+                f"job {spec.attempt_id!r} must run in a container, and the local executor has none",
+                hint="use --executor docker",
+            )
         check_extra(spec.env)
         out_dir = spec.out_dir.absolute()
         control = out_dir / CONTROL_FOLDER / spec.attempt_id
@@ -121,6 +126,18 @@ class LocalExecutor:
             ended_unix=float(ended["ended_unix"]),
             log_tail=read_text_tail(handle.out_dir / "job.log", LOG_TAIL_CHARS),
         )
+
+    def log_path(self, handle: JobHandle) -> Path:
+        """Return `job.log` in the job's folder."""
+        return handle.out_dir / "job.log"
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Return the GPUs of this machine that `CUDA_VISIBLE_DEVICES` shows."""
+        return read_gpus()
+
+    def abandoned(self) -> list[Path]:
+        """Return nothing: local jobs are known by their folders, which `gc` walks."""
+        return []
 
     def reap(self, folder: Path) -> list[str]:
         """Stop what still runs of the jobs below `folder`; return the attempt ids that were stopped."""

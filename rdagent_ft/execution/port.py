@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from rdagent_ft.execution.machine import Gpu
 from rdagent_ft.values import Frozen
 
-JobKind = Literal["pretrain", "train", "evaluate", "merge"]
+JobKind = Literal["pretrain", "train", "evaluate", "merge", "data"]
 FailureClass = Literal["ok", "candidate", "resource", "infra", "stopped"]
 
 
@@ -25,7 +26,13 @@ class JobSpec(Frozen):
         argv: command as a list; never a shell string. argv[0] == "python" means the executor's
             Python of the train environment.
         out_dir: the one writable folder; also the working directory. Created by the executor.
-        inputs: name -> read-only path the job reads (recorded, mounted by container executors).
+        inputs: name -> read-only path the job reads (recorded; container executors mount it at the
+            same path, so that a config is right wherever it runs).
+        aliases: second absolute path inside the container -> an input's name, or `out`; only container
+            executors can give them, others refuse the job.
+        scratch: names at the top of `out_dir` that matter only to a retry (checkpoints); never stored
+            with a cached result.
+        labels: `run`, `loop`, `stage`, `run_dir`: whom the job belongs to, for people and the reaper.
         env: extra variables; never a secret.
         deadline_unix: absolute end in Unix seconds; after it the job is stopped.
         needs_gpu: a request that cannot be met fails the attempt as `infra`.
@@ -36,6 +43,9 @@ class JobSpec(Frozen):
     argv: tuple[str, ...]
     out_dir: Path
     inputs: dict[str, Path] = {}
+    aliases: dict[str, str] = {}
+    scratch: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
     env: dict[str, str] = {}
     deadline_unix: float
     needs_gpu: bool = False
@@ -65,6 +75,7 @@ class JobResult(Frozen):
         exit_code: the process's own code; negative is a signal; None when it is unknown.
         started_unix / ended_unix: wall clock, Unix seconds.
         log_tail: the last 4,000 characters of the merged output, control characters removed.
+        evidence: what else the executor knows of the end: OOM flag, deadline, image, engine.
     """
 
     failure_class: FailureClass
@@ -73,6 +84,7 @@ class JobResult(Frozen):
     started_unix: float
     ended_unix: float
     log_tail: str = ""
+    evidence: dict[str, Any] = {}
 
 
 class Executor(Protocol):
@@ -94,6 +106,21 @@ class Executor(Protocol):
 
     def collect(self, handle: JobHandle) -> JobResult:
         """Return how an ended job ended. Raises `JobError` when it still runs."""
+        ...
+
+    def log_path(self, handle: JobHandle) -> Path:
+        """Return the file that holds the job's merged output, bounded. It may not exist yet."""
+        ...
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Return the GPUs that jobs of this executor can be given; () where there is none."""
+        ...
+
+    def abandoned(self) -> list[Path]:
+        """Return the run folders of jobs still held here whose controller is gone; for `reap`.
+
+        A folder may be locked by a new controller that adopts its jobs: the caller looks.
+        """
         ...
 
     def reap(self, folder: Path) -> list[str]:
