@@ -5,13 +5,15 @@ code; a bug of ours keeps its traceback.
     ├── UserError                exit 2   the command or its input is wrong
     │   └── DataError            exit 2   a dataset cannot be read or used
     ├── PreflightError           exit 3   the machine, a key or a recipe is not fit to start
-    │   └── RecipeError          exit 3   a recipe or trainer config breaks rules
+    │   ├── RecipeError          exit 3   a recipe or trainer config breaks rules
+    │   └── EngineAwayError      exit 3   no Docker engine answers; the run can be resumed
     ├── BudgetError              exit 5   the spend limit would be passed
     ├── FailuresError            exit 6   too many loops failed in a row
     ├── RunLockedError           exit 7   a live process owns the run
     ├── StateError               exit 8   the run's stored state is damaged or of another version
     ├── LlmError                 exit 1   an LLM call failed for good (inside a run: the step fails)
     └── JobError                 exit 1   an executor could not do what was asked
+        └── EngineRefusedError   exit 1   the Docker engine answered no
 
 Exit 130 (SIGINT) and 143 (SIGTERM) are set by the CLI. Adding an error: subclass the nearest node,
 give it `exit_code` only if it differs, and name in the docstring who meets it.
@@ -101,6 +103,10 @@ class RecipeError(PreflightError):
     """A recipe or a trainer config breaks rules; `problems` lists all of them together."""
 
 
+class EngineAwayError(PreflightError):
+    """No Docker engine answers, or it stopped answering for longer than FT_DOCKER_ENGINE_WAIT."""
+
+
 class BudgetError(RdagentFtError):
     """The next paid call could pass the spend limit, so it was not sent."""
 
@@ -135,3 +141,7 @@ class LlmError(RdagentFtError):
 
 class JobError(RdagentFtError):
     """An executor could not start, follow or end a job."""
+
+
+class EngineRefusedError(JobError):
+    """The engine answered with an error: an unknown image, a device it has not, a path it cannot mount."""

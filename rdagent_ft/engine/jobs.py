@@ -31,6 +31,7 @@ class JobRequest(Frozen):
         out_root: attempt n runs in `out_root/attempt-n`.
         limit_s: the job's own time limit; the run's timeout may cut it shorter.
         metrics_name: JSON-lines file in the attempt's folder that shows progress.
+        aliases, scratch: see `execution.port.JobSpec`.
         must_succeed: the step cannot be recorded without it (set-up, closing): a failure of an
             earlier invocation is tried again.
     """
@@ -41,14 +42,17 @@ class JobRequest(Frozen):
     limit_s: float
     metrics_name: str = "metrics.jsonl"
     needs_gpu: bool = False
+    aliases: dict[str, str] = {}
+    scratch: tuple[str, ...] = ()
     must_succeed: bool = False
 
 
 class JobOutcome(Frozen):
-    """How a step's job ended, and where its last attempt left its files."""
+    """How a step's job ended, and where its last attempt left its files and its log."""
 
     result: JobResult
     out_dir: Path
+    log: Path
     n_attempts: int
 
 
@@ -71,7 +75,7 @@ def run_job(
         last = attempts[-1] if attempts else None
         if last is not None and last.status == "done" and last.result is not None:
             if not _try_again(request, attempts, last.result, followed_here):
-                return JobOutcome(result=last.result, out_dir=last.spec.out_dir, n_attempts=len(attempts))
+                return _outcome(ctx, last, last.result, len(attempts))
             if followed_here:
                 ctx.progress.notice(f"{step}: {last.result.reason}; trying once more")
                 time.sleep(RETRY_PAUSE_S)
@@ -80,6 +84,13 @@ def run_job(
             last = _new_attempt(ctx, loop, step, request, prepare, attempts)
         _launch_and_follow(ctx, step, request, last)
         followed_here = True
+
+
+def _outcome(ctx: RunContext, last: Attempt, result: JobResult, n_attempts: int) -> JobOutcome:
+    out_dir = last.spec.out_dir
+    handle = last.handle
+    log = out_dir / "job.log" if handle is None else ctx.executor.log_path(handle)
+    return JobOutcome(result=result, out_dir=out_dir, log=log, n_attempts=n_attempts)
 
 
 def _try_again(request: JobRequest, attempts: list[Attempt], last: JobResult, followed_here: bool) -> bool:
@@ -112,6 +123,10 @@ def _new_attempt(
         argv=argv,
         out_dir=out_dir,
         inputs=request.inputs,
+        aliases=request.aliases,
+        scratch=request.scratch,
+        labels={"run": ctx.run_id, "loop": place, "stage": step, "run_dir": str(ctx.run_dir)},
+        env={"RDAGENT_FT_NEEDS_GPU": "1"} if request.needs_gpu else {},
         deadline_unix=ctx.clock.deadline_unix(request.limit_s, ctx.reserve_s),
         needs_gpu=request.needs_gpu,
     )

@@ -125,7 +125,7 @@ def score_of(samples: Samples, role: str, task: EvalTask) -> Score:
 def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Scored:
     seconds = outcome.result.ended_unix - outcome.result.started_unix
     failure = classify(
-        read_log(outcome.out_dir / "job.log"),
+        read_log(outcome.log),
         result=outcome.result,
         failure_json=read_failure(outcome.out_dir),
     )

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.execution.local_env import check_extra, job_environment, supervisor_environment
+from rdagent_ft.execution.job_environment import check_extra
+from rdagent_ft.execution.local_env import job_environment, supervisor_environment
 from rdagent_ft.execution.machine import Gpu, read_gpus
 from rdagent_ft.execution.outputs import read_json_file, read_text_tail
 from rdagent_ft.execution.port import FailureClass, JobHandle, JobResult, JobSpec, JobState
@@ -25,6 +26,8 @@ from rdagent_ft.execution.processes import ProcessId, is_alive, kill_strays, sen
 from rdagent_ft.values import write_json
 
 CONTROL_FOLDER = ".jobs"
+REAPED = "reaped"
+"""Marks a job that was stopped because nobody waited for it: a resume tries once more."""
 LOG_TAIL_CHARS = 4000
 _STARTING_S = 5.0
 _ATTEMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -117,6 +120,8 @@ class LocalExecutor:
         ended = read_json_file(control, "exit.json")
         exit_code = ended.get("exit_code")
         reason = str(ended["reason"])
+        if reason == "cancelled" and (control / REAPED).exists():
+            reason = "reaped"
         failure_class, shown = _judge(reason, exit_code)
         return JobResult(
             failure_class=failure_class,
@@ -135,6 +140,9 @@ class LocalExecutor:
         """Return the GPUs of this machine that `CUDA_VISIBLE_DEVICES` shows."""
         return read_gpus()
 
+    def tidy(self, run_dir: Path) -> None:
+        """Do nothing: an ended process leaves nothing but its files."""
+
     def abandoned(self) -> list[Path]:
         """Return nothing: local jobs are known by their folders, which `gc` walks."""
         return []
@@ -152,6 +160,7 @@ class LocalExecutor:
                 out_dir = Path(parent).absolute()
                 handle = JobHandle(executor=self.name, attempt_id=control.name, out_dir=out_dir)
                 if _is_running(control):
+                    (control / REAPED).touch()
                     self.cancel(handle)
                     stopped.append(control.name)
                 elif not (control / "exit.json").exists() and _bury(control, reason="lost"):
@@ -257,7 +266,7 @@ def _judge(reason: str, exit_code: int | None) -> tuple[FailureClass, str]:
         return "resource", reason
     if reason == "cancelled":
         return "stopped", reason
-    if reason in {"lost", "start_failed"}:
+    if reason in {"lost", "reaped", "start_failed"}:
         return "infra", reason
     if exit_code == 0:
         return "ok", "exit"

@@ -7,11 +7,10 @@ log is shown to an LLM.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from pathlib import Path
 
-from rdagent_ft.errors import JobError
+from rdagent_ft.execution.job_environment import common_variables
 from rdagent_ft.execution.processes import MARKER
 
 ALLOWED = frozenset(
@@ -27,14 +26,6 @@ ALLOWED = frozenset(
         "SSL_CERT_DIR",
     }
 )
-_SECRET_NAME = re.compile(r"API_?KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY$|_TOKEN$|^TOKEN$", re.IGNORECASE)
-
-
-def check_extra(extra: dict[str, str]) -> None:
-    """Refuse variables that a job must never get. Raises `JobError` that names all of them."""
-    refused = sorted(name for name in extra if name.startswith("FT_") or _SECRET_NAME.search(name))
-    if refused:
-        raise JobError(f"a job must not get the variables {', '.join(refused)}: they may carry a secret")
 
 
 def job_environment(extra: dict[str, str], *, marker: str, control: Path, out_dir: Path) -> dict[str, str]:
@@ -47,21 +38,7 @@ def job_environment(extra: dict[str, str], *, marker: str, control: Path, out_di
     return {
         **_allowed(),
         "HOME": str(caches / "home"),
-        "XDG_CACHE_HOME": str(caches),
-        "HF_HOME": str(caches / "huggingface"),
-        "HF_DATASETS_CACHE": str(caches / "datasets"),
-        "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
-        "TRITON_CACHE_DIR": str(caches / "triton"),
-        "MPLCONFIGDIR": str(caches / "matplotlib"),
-        # Spinning OpenMP threads starve each other once cores are shared: a tiny model's training
-        # took 42 s instead of 1.7 s on two busy cores.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONSAFEPATH": "1",  # a file of the job named torch.py must not shadow torch
+        **common_variables(str(caches)),
         "PYTHONPATH": str(_package_link(control)),
         **extra,
         MARKER: marker,

@@ -10,7 +10,6 @@ and writes `claim`, `child.json` and `exit.json` beside it, and `job.log` in the
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import json
@@ -21,11 +20,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from rdagent_ft.execution.bounded_log import BoundedLog
 from rdagent_ft.execution.processes import descendants, handles, identify, send
 
 PR_SET_PDEATHSIG = 1
@@ -33,47 +32,6 @@ PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 0.2
 STACK_DUMP_S = 1.0
 STRAYS_GRACE_S = 2.0
-KEPT_TAIL_BYTES = 65_536
-
-
-@dataclass
-class BoundedLog:
-    """Appends to a file up to a bound; past it keeps only the newest bytes for the end of the file."""
-
-    stream: IO[bytes]
-    max_bytes: int
-    n_written: int = 0
-    n_dropped: int = 0
-    last_write: float = field(default_factory=time.monotonic)
-    _tail: deque[bytes] = field(default_factory=deque)
-    _tail_bytes: int = 0
-
-    def write(self, piece: bytes) -> None:
-        """Take one piece of output."""
-        self.last_write = time.monotonic()
-        room = self.max_bytes - self.n_written
-        kept, rest = piece[:room], piece[room:]
-        if kept:
-            try:
-                self.stream.write(kept)
-            except OSError:  # a full disk must not end the supervision; the bytes count as dropped
-                kept, rest = b"", piece
-            self.n_written += len(kept)
-        if rest:
-            self.n_dropped += len(rest)
-            self._tail.append(rest)
-            self._tail_bytes += len(rest)
-            while self._tail_bytes - len(self._tail[0]) >= KEPT_TAIL_BYTES:
-                self._tail_bytes -= len(self._tail.popleft())
-
-    def close(self) -> None:
-        """Write the marker and the newest dropped bytes, so that a last traceback survives a flood."""
-        if self.n_dropped:
-            tail = b"".join(self._tail)[-KEPT_TAIL_BYTES:]
-            lost = self.n_dropped - len(tail)
-            with contextlib.suppress(OSError):
-                self.stream.write(f"\n[log bounded: {lost} bytes left out here]\n".encode() + tail)
-        self.stream.close()
 
 
 @dataclass

@@ -116,6 +116,10 @@ class Executor(Protocol):
         """Return the GPUs that jobs of this executor can be given; () where there is none."""
         ...
 
+    def tidy(self, run_dir: Path) -> None:
+        """Remove what ended jobs of a run left with the executor; called at start and after each loop."""
+        ...
+
     def abandoned(self) -> list[Path]:
         """Return the run folders of jobs still held here whose controller is gone; for `reap`.
 
