@@ -1,4 +1,4 @@
-"""Where the shipped prompts and templates lie: at the repository's root, or inside the wheel."""
+"""Where shipped prompts, templates and image pins lie: at the repository's root, or inside the wheel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import Literal
 
 def shipped_folder(kind: Literal["prompts", "templates"]) -> Path:
     """Return the folder of prompts or templates. Raises `FileNotFoundError` on a broken install."""
+    return _find(kind)
+
+
+def shipped_file(name: Literal["images.toml"]) -> Path:
+    """Return the path of a shipped file. Raises `FileNotFoundError` on a broken install."""
+    return _find(name)
+
+
+def _find(name: str) -> Path:
     package = Path(__file__).resolve().parent
-    for folder in (package / "_shipped" / kind, package.parent / kind):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(f"no {kind}/ beside {package} or in it: the installation is incomplete")
+    for path in (package / "_shipped" / name, package.parent / name):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"no {name} beside {package} or in it: the installation is incomplete")

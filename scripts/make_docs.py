@@ -27,6 +27,9 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("demo",),
     ("doctor",),
     ("gc",),
+    ("images", "build"),
+    ("images", "list"),
+    ("images", "pins"),
     ("config", "show"),
 )
 

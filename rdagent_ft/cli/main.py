@@ -15,6 +15,7 @@ from rdagent_ft.cli.config import config_app
 from rdagent_ft.cli.demo import demo
 from rdagent_ft.cli.doctor import doctor
 from rdagent_ft.cli.gc import gc
+from rdagent_ft.cli.images import images_app
 from rdagent_ft.cli.report import report
 from rdagent_ft.cli.resume import resume
 from rdagent_ft.cli.run import run
@@ -38,6 +39,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(gc)
 app.add_typer(config_app, name="config")
+app.add_typer(images_app, name="images")
 
 
 def _version(value: bool) -> None:
