@@ -69,13 +69,13 @@ class LiveProgress(LineProgress):
     def metrics(self, line: dict[str, Any]) -> None:
         """Show loss, step and ETA of the running job."""
         parts = [self._at]
-        if isinstance(line.get("step"), int):
-            parts.append(f"step {line['step']}/{line.get('max_steps', '?')}")
-        if isinstance(line.get("done"), int):
-            parts.append(f"{line['done']}/{line.get('total', '?')} answers")
-        if isinstance(line.get("loss"), float):
+        if _is_number(line.get("step")):
+            parts.append(f"step {line['step']:.0f}/{_count(line.get('max_steps'))}")
+        if _is_number(line.get("done")):
+            parts.append(f"{line['done']:.0f}/{_count(line.get('total'))} answers")
+        if _is_number(line.get("loss")):
             parts.append(f"loss {line['loss']:.3f}")
-        if isinstance(line.get("eta_s"), (int, float)):
+        if _is_number(line.get("eta_s")):
             parts.append(f"{line['eta_s']:.0f} s left")
         self._show("  ".join(parts))
 
@@ -92,6 +92,15 @@ class LiveProgress(LineProgress):
         from rich.text import Text
 
         self._status.update(Text("  |  ".join(filter(None, (text, self._scores)))))
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a job's value is a number of showable size; its texts never reach a terminal."""
+    return type(value) in (int, float) and -1e12 < value < 1e12
+
+
+def _count(value: Any) -> str:
+    return f"{value:.0f}" if _is_number(value) else "?"
 
 
 @contextmanager

@@ -7,9 +7,7 @@ installed from the job's folder. Both are kept until their version changes. Runs
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import stat
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +15,7 @@ from typing import Any, Literal
 from rdagent_ft.demo.base_model import CORPUS_FILE, BaseVariant, base_corpus, pretrain_spec
 from rdagent_ft.demo.flaws import shuffled_labels, with_flaws
 from rdagent_ft.demo.router_task import router_items
-from rdagent_ft.errors import JobError
+from rdagent_ft.execution.carry import copy_file_inside
 from rdagent_ft.execution.port import JobSpec
 from rdagent_ft.values import canonical_json, sha256_file, write_atomic, write_json
 
@@ -113,7 +111,7 @@ def install_base(out_dir: Path, file_path: Path, variant: BaseVariant = "plain")
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         for name in _MODEL_FILES:
-            _copy_regular(out_dir / "model" / name, staging / name)
+            copy_file_inside(out_dir, f"model/{name}", staging / name, max_bytes=_MAX_MODEL_FILE_BYTES)
         write_json(staging / MARKER, _base_marker(variant))
         staging.chmod(0o755)
         old = staging.with_name(f"{staging.name}.old")
@@ -139,22 +137,6 @@ def _read_marker(folder: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _copy_regular(source: Path, target: Path) -> None:
-    """Copy a regular file without following a link, and flush it to disk."""
-    try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise JobError(f"the base model lacks `{source.name}`: {error.strerror}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MODEL_FILE_BYTES:
-        os.close(descriptor)
-        raise JobError(f"`{source.name}` of the base model is not a file of at most 64 MiB")
-    with os.fdopen(descriptor, "rb") as reader, target.open("wb") as writer:
-        shutil.copyfileobj(reader, writer)
-        writer.flush()
-        os.fsync(writer.fileno())
 
 
 def base_identity(variant: BaseVariant) -> str:

@@ -20,9 +20,9 @@ from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask
 from rdagent_ft.evaluation.rows import SampleRow, Score
 from rdagent_ft.evaluation.sample_files import write_samples
 from rdagent_ft.evaluation.statistics import summarise
-from rdagent_ft.execution.outputs import read_log
+from rdagent_ft.execution.outputs import clean_text, read_log
 from rdagent_ft.reporting.records import Failure, StepName, TrainOutput
-from rdagent_ft.training.failures import classify
+from rdagent_ft.training.failures import MAX_MESSAGE_CHARS, classify
 from rdagent_ft.training.plan import read_failure
 
 Samples = dict[tuple[str, str, str], list[SampleRow]]
@@ -109,7 +109,10 @@ def score_models(
         ),
         lambda out_dir, _previous: ctx.harness.prepare(request, out_dir),
     )
-    return _read(ctx, request, outcome)
+    scored = _read(ctx, request, outcome)
+    if scored.failure is not None:
+        ctx.executor.forget(outcome.result)
+    return scored
 
 
 def keep_samples(folder: Path, rows: list[SampleRow]) -> None:
@@ -145,8 +148,12 @@ def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Scored:
         return Scored(
             {},
             seconds,
+            # The message may quote what the job wrote.
             Failure(
-                failure_class="eval.incomplete", blame="environment", message=error.message, fix=error.hint
+                failure_class="eval.incomplete",
+                blame="environment",
+                message=clean_text(error.message)[:MAX_MESSAGE_CHARS],
+                fix=error.hint,
             ),
         )
 

@@ -10,19 +10,22 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
 
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask
 from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.evaluation.scorers import Scored, score_answer
-from rdagent_ft.execution.outputs import read_json_file, read_json_lines
+from rdagent_ft.execution.outputs import iter_json_lines, read_json_file, read_json_lines
 from rdagent_ft.values import Frozen, sha256_text, write_json
 
 REQUEST_NAME = "request.json"
 AGGREGATE_NAME = "aggregate.json"
 PROGRESS_NAME = "progress.jsonl"
 ITEMS_MAX_BYTES = 512 << 20
+ANSWER_MIN_BYTES, ANSWER_BYTES_PER_TOKEN = 64 << 10, 512
 CROSS_CHECK_TOLERANCE = 1e-6
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,80}")
@@ -60,7 +63,7 @@ class LmEvalHarness:
             update={
                 "models": tuple(_absolute_model(model) for model in request.models),
                 "tasks": tuple(
-                    task.model_copy(update={"items_file": task.items_file.resolve()})
+                    task.model_copy(update={"items_file": task.items_file.absolute()})
                     for task in request.tasks
                 ),
             }
@@ -114,7 +117,8 @@ def adapters_without_effect(out_dir: Path) -> tuple[str, ...]:
     readable `aggregate.json`.
     """
     entries = _entries(read_json_file(out_dir, AGGREGATE_NAME), "models")
-    return tuple(str(entry.get("role")) for entry in entries if entry.get("adapter_differs") is False)
+    roles = [str(entry.get("role")) for entry in entries if entry.get("adapter_differs") is False]
+    return tuple(role if _SLUG.fullmatch(role) else "an unknown role" for role in roles[:10])
 
 
 def _entries(aggregate: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -125,8 +129,8 @@ def _entries(aggregate: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _absolute_model(model: EvalModel) -> EvalModel:
-    adapter = None if model.adapter is None else model.adapter.resolve()
-    return model.model_copy(update={"path": model.path.resolve(), "adapter": adapter})
+    adapter = None if model.adapter is None else model.adapter.absolute()
+    return model.model_copy(update={"path": model.path.absolute(), "adapter": adapter})
 
 
 class _Answer(Frozen):
@@ -136,14 +140,17 @@ class _Answer(Frozen):
     prompt_hash: str
     prediction: str
     finish_reason: Literal["stop", "length"] | None = None
-    n_tokens: int | None = None
+    n_tokens: Annotated[int, Field(ge=0, le=10**9)] | None = None
     prompt_truncated: bool = False
 
 
 def _read_answers(out_dir: Path, role: str, task: EvalTask, items: list[EvalItem]) -> dict[str, _Answer]:
     name = f"samples-{role}-{task.benchmark}-{task.split}.jsonl"
     answers: dict[str, _Answer] = {}
-    for number, line in enumerate(read_json_lines(out_dir, name, ITEMS_MAX_BYTES), start=1):
+    # Ten times what the answers of a sane tokenizer need, escapes included.
+    longest = ANSWER_MIN_BYTES + ANSWER_BYTES_PER_TOKEN * task.max_new_tokens
+    lines = iter_json_lines(out_dir, name, ITEMS_MAX_BYTES, 2 * len(items) + 1, max_line_bytes=longest)
+    for number, line in lines:
         try:
             # Lone surrogates cannot be stored as UTF-8; a hostile or broken tokenizer may make them.
             prediction = str(line["prediction"]).encode("utf-8", "replace").decode("utf-8")

@@ -2,7 +2,7 @@
 
 A job may leave a symlink to a private key, a FIFO that blocks a reader, a file of 100 GB or JSON
 nested a million deep. Nothing here follows links, blocks, or reads past its bound. Formats are JSON,
-JSON lines and text; weights are never opened here.
+JSON lines and text; safetensors are judged by `weight_files`, and a pickle is opened by nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import json
 import os
 import re
 import stat
+from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from rdagent_ft.errors import JobError
 
+MAX_JSON_PARTS = 1_000_000
+"""Objects and lists of one JSON text: 64 MiB of `[],[],[]` would take 1.5 GiB once parsed."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -26,10 +29,7 @@ def read_json_file(root: Path, name: str, max_bytes: int = 1 << 20) -> dict[str,
     Raises `JobError` when the file is missing, not a regular file inside `root`, larger than
     `max_bytes`, or not a JSON object.
     """
-    value = _parse(_read_all(root, name, max_bytes).decode("utf-8", "replace"), name)
-    if not isinstance(value, dict):
-        raise JobError(f"`{name}` holds a JSON {type(value).__name__}, an object was expected")
-    return cast("dict[str, Any]", value)
+    return _parse_object(_read_all(root, name, max_bytes).decode("utf-8", "replace"), name)
 
 
 def read_json_lines(
@@ -45,24 +45,50 @@ def read_json_lines(
     With `allow_cut_end`, a last line without its newline that does not parse is left out: the
     writer was killed in the middle of it. Raises `JobError` as `read_json_file` does, with the line.
     """
-    text = _read_all(root, name, max_bytes).decode("utf-8", "replace")
-    lines = text.split("\n")
-    if len(lines) > max_lines + 1:
-        raise JobError(f"`{name}` has more than {max_lines} lines")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = _parse(line, f"{name}:{number}")
-        except JobError:
-            if allow_cut_end and number == len(lines):
-                break
-            raise
-        if not isinstance(value, dict):
-            raise JobError(f"`{name}:{number}` holds a JSON {type(value).__name__}, an object was expected")
-        rows.append(cast("dict[str, Any]", value))
-    return rows
+    numbered = iter_json_lines(root, name, max_bytes, max_lines, allow_cut_end=allow_cut_end)
+    return [value for _, value in numbered]
+
+
+def read_numbered_json_lines(
+    root: Path, name: str, max_bytes: int, max_lines: int, *, allow_cut_end: bool = False
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return what `read_json_lines` returns, each object with the number of its line, from 1."""
+    return list(iter_json_lines(root, name, max_bytes, max_lines, allow_cut_end=allow_cut_end))
+
+
+def iter_json_lines(
+    root: Path,
+    name: str,
+    max_bytes: int,
+    max_lines: int,
+    *,
+    max_line_bytes: int | None = None,
+    allow_cut_end: bool = False,
+) -> Generator[tuple[int, dict[str, Any]]]:
+    """Yield line number (from 1) and object of each line; one line is in memory at a time.
+
+    A line may have `max_line_bytes`, or as many as the file. Raises `JobError` as `read_json_lines`
+    does, when it comes to the bad line.
+    """
+    with os.fdopen(open_inside(root, name), "rb") as stream:
+        n_left, number = max_bytes, 0
+        longest = max_bytes if max_line_bytes is None else min(max_line_bytes, max_bytes)
+        while line := stream.readline(longest + 1):
+            number, n_left = number + 1, n_left - len(line)
+            if n_left < 0:
+                raise JobError(f"`{name}` is larger than {max_bytes} bytes")
+            if len(line) > longest:
+                raise JobError(f"`{name}:{number}` is longer than {longest} bytes")
+            if number > max_lines:
+                raise JobError(f"`{name}` has more than {max_lines} lines")
+            if not line.strip():
+                continue
+            try:
+                yield number, _parse_object(line.decode("utf-8", "replace"), f"{name}:{number}")
+            except JobError:
+                if allow_cut_end and not line.endswith(b"\n"):
+                    return
+                raise
 
 
 def read_text_tail(path: Path, n_chars: int = 4000) -> str:
@@ -96,24 +122,49 @@ def open_inside(root: Path, name: str) -> int:
     Every part below `root` is opened without following links, so nothing outside `root` can be
     reached. Raises `JobError`.
     """
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts:
+    parts = _parts(name)
+    if not parts:
         raise JobError(f"`{name}` is not a path inside the job's folder")
-    descriptors: list[int] = []
     try:
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        descriptors.append(folder)
-        for part in parts[:-1]:
-            folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            descriptors.append(folder)
-        return _open_regular(parts[-1], folder)
+        folder = _open_folder(root, parts[:-1])
+        try:
+            return _open_regular(parts[-1], folder)
+        finally:
+            os.close(folder)
     except FileNotFoundError:
         raise JobError(f"the job left no `{name}`") from None
     except OSError as error:
         raise JobError(f"`{name}` cannot be read: {error.strerror}") from None
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+
+
+def open_folder_inside(root: Path, name: str = "") -> int:
+    """Return the descriptor of the folder `root/name`, opened as `open_inside` opens. Raises `JobError`."""
+    try:
+        return _open_folder(root, _parts(name))
+    except FileNotFoundError:
+        raise JobError(f"the job left no `{name}`") from None
+    except OSError as error:
+        raise JobError(f"`{name}` is not a folder that can be read: {error.strerror}") from None
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    parts = PurePosixPath(name).parts
+    if PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+        raise JobError(f"`{name}` is not a path inside the job's folder")
+    return parts
+
+
+def _open_folder(root: Path, parts: tuple[str, ...]) -> int:
+    """Open the folders one below the other; none but `root` itself may be reached by a link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    folder = os.open(root, flags)
+    for part in parts:
+        try:
+            inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
 
 
 def _open_regular(name: str | Path, folder: int | None = None) -> int:
@@ -126,8 +177,9 @@ def _open_regular(name: str | Path, folder: int | None = None) -> int:
 
 def _read_all(root: Path, name: str, max_bytes: int) -> bytes:
     with os.fdopen(open_inside(root, name), "rb") as stream:
-        content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
+        n_bytes = os.fstat(stream.fileno()).st_size
+        content = stream.read(min(n_bytes, max_bytes) + 1)
+    if max(n_bytes, len(content)) > max_bytes:
         raise JobError(f"`{name}` is larger than {max_bytes} bytes")
     return content
 
@@ -143,9 +195,14 @@ def _read_piece(path: Path, *, from_end: bool, n_bytes: int) -> str:
         return clean_text(stream.read(n_bytes).decode("utf-8", "replace"))
 
 
-def _parse(text: str, place: str) -> Any:
+def _parse_object(text: str, place: str) -> dict[str, Any]:
+    if text.count("[") + text.count("{") > MAX_JSON_PARTS or text.count(",") > 4 * MAX_JSON_PARTS:
+        raise JobError(f"`{place}` has too many parts")
     try:
-        return json.loads(text)
+        value: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise JobError(f"`{place}` is not valid JSON: {reason}") from None
+    if not isinstance(value, dict):
+        raise JobError(f"`{place}` holds a JSON {type(value).__name__}, an object was expected")
+    return cast("dict[str, Any]", value)

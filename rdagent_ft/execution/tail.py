@@ -46,10 +46,11 @@ class JsonLinesTail:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return b""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):  # a FIFO; a folder, which no stream takes
+            os.close(descriptor)
+            return b""
         with os.fdopen(descriptor, "rb") as stream:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return b""
             if status.st_size < self._offset:
                 self._offset, self._cut_line = 0, b""
             stream.seek(self._offset)

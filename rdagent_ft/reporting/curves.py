@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.execution.outputs import read_json_lines
+from rdagent_ft.execution.outputs import iter_json_lines
 
 STAGE_FOLDER = "stages/1-sft"
 METRICS_NAME = "metrics.jsonl"
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
+MAX_LINE_BYTES = 64 << 10
 MAX_POINTS = 240
 
 
@@ -28,11 +29,13 @@ def loss_curve(run_dir: Path, loop: int, attempt: int = 1) -> tuple[list[tuple[f
     `loss` are skipped (summaries, "nan").
     """
     name = f"{loop_folder(loop)}/{STAGE_FOLDER}/attempt-{max(attempt, 1)}/{METRICS_NAME}"
+    rows = iter_json_lines(
+        run_dir, name, MAX_BYTES, MAX_LINES, max_line_bytes=MAX_LINE_BYTES, allow_cut_end=True
+    )
     try:
-        rows = read_json_lines(run_dir, name, MAX_BYTES, MAX_LINES, allow_cut_end=True)
+        by_step = dict(pair for _, row in rows if (pair := _pair(row)) is not None)
     except JobError as error:
         return [], error.message
-    by_step = dict(pair for row in rows if (pair := _pair(row)) is not None)
     return (thinned(sorted(by_step.items()), MAX_POINTS), None) if by_step else ([], "no losses were logged")
 
 

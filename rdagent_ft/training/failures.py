@@ -49,9 +49,18 @@ _OWN_CLASSES: dict[str, tuple[Blame, str]] = {
     "train.no_metrics": ("environment", "the trainer logged nothing: check logging_steps against max_steps"),
     "train.no_result": ("environment", "the job ended well but left no readable result or weights"),
     "data.eos": ("candidate", "set eos_token to the token that ends the template's turns"),
+    "data.script_failed": ("candidate", "correct the data script, or set data.script to null"),
+    "data.script_output": (
+        "candidate",
+        "let the script write one JSON object a line with `messages`, or with `prompt` and `completion`",
+    ),
     "data.template": ("environment", "use the template that the prompts were rendered with"),
     "chain.merge_numeric": ("candidate", "merge in fp32; NaN in the adapter means the training diverged"),
     "chain.merge_quantised": ("environment", "merge into the full-precision base"),
+    "output.hostile": (
+        "candidate",
+        "a job may leave safetensors, JSON, templates and tokenizer files in regular files, nothing else",
+    ),
     "resource.deadline": ("environment", "give more time, or train fewer steps"),
     "resource.stalled": ("environment", "see the stack dump at the end of the log; try once more"),
     "resource.host_oom": ("environment", "use a smaller micro-batch or a machine with more memory"),
@@ -119,6 +128,11 @@ def classify(
         return _own("env.start", result.log_tail)
     message = next(iter(error_messages(text)), None) or f"exit code {result.exit_code}, no known message"
     return _own("job.unknown", message)
+
+
+def hostile_output(message: str) -> Failure:
+    """Return the failure of a job whose files `execution.weight_files` refused."""
+    return _own("output.hostile", message)
 
 
 def match_log(text: str) -> Failure | None:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.execution.outputs import read_json_lines
+from rdagent_ft.execution.outputs import iter_json_lines
 from rdagent_ft.reporting.records import TrainingHealth
 
 MAX_BYTES = 64 << 20
+MAX_LINES = 400_000
+MAX_LINE_BYTES = 64 << 10
+MAX_STEP = 10**12
 BLOW_UP_FACTOR, BLOW_UP_OFFSET = 1.5, 2.0
 BAD_NORMS_IN_A_ROW = 5
 DEAD_LOSS_SHARE = 0.9
@@ -38,15 +41,22 @@ def read_health(metrics_path: Path) -> TrainingHealth:
     norms 0, or a loss that never moved by more than 1e-4 of itself); `no_metrics` without a usable
     line; else `ok`. Thresholds: `training/` facts of axolotl's guide, and own runs with lr 1e6.
     """
+    by_step: dict[int, _Point] = {}
+    lines = iter_json_lines(
+        metrics_path.parent,
+        metrics_path.name,
+        MAX_BYTES,
+        MAX_LINES,
+        max_line_bytes=MAX_LINE_BYTES,
+        allow_cut_end=True,
+    )
     try:
-        lines = read_json_lines(metrics_path.parent, metrics_path.name, MAX_BYTES, allow_cut_end=True)
+        for _, line in lines:
+            point = _point(line)
+            if point is not None:
+                by_step[point.step] = point  # a resumed training repeats steps: the last line counts
     except JobError as error:
         return TrainingHealth(verdict="no_metrics", n_steps=0, message=error.message)
-    by_step: dict[int, _Point] = {}
-    for line in lines:
-        point = _point(line)
-        if point is not None:
-            by_step[point.step] = point  # a resumed training repeats steps: the last line counts
     points = [by_step[step] for step in sorted(by_step)]
     if not points:
         return TrainingHealth(verdict="no_metrics", n_steps=0, message="no line with step and loss")
@@ -99,7 +109,7 @@ def _flatness(points: Sequence[_Point]) -> str | None:
 
 def _point(line: dict[str, Any]) -> _Point | None:
     step, loss = line.get("step"), _number(line.get("loss"))
-    if not isinstance(step, int) or loss is None:
+    if type(step) is not int or not 0 <= step <= MAX_STEP or loss is None:
         return None
     return _Point(step, loss, _number(line.get("grad_norm")))
 

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.execution.outputs import open_inside, read_json_file
+from rdagent_ft.execution.job_tree import list_tree
+from rdagent_ft.execution.outputs import clean_text, read_json_file
+from rdagent_ft.execution.weight_files import MAX_FILES
 from rdagent_ft.values import Frozen
 
 _MODULE = "rdagent_ft.training"
 T = TypeVar("T", bound=Frozen)
+
+# What a job reports goes into the journal and onto terminals: short, clean and of drawable size.
+Word = Annotated[str, StringConstraints(max_length=100), AfterValidator(clean_text)]
+Versions = Annotated[dict[Word, Word], Field(max_length=64)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Number = Annotated[float, Field(ge=0, le=1e15)]
 
 
 class TrainResult(Frozen):
@@ -36,31 +44,31 @@ class TrainResult(Frozen):
         versions: package -> version.
     """
 
-    n_steps: int
-    max_steps: int
+    n_steps: Count
+    max_steps: Count
     train_loss: float | None
-    n_tokens: int | None
-    n_rows: int
-    n_rows_trained: int
-    share_tokens_trained: float
-    share_rows_with_end: float
-    train_s: float
+    n_tokens: Count | None
+    n_rows: Count
+    n_rows_trained: Count
+    share_tokens_trained: Number
+    share_rows_with_end: Number
+    train_s: Number
     weights: Literal["adapter", "model"]
-    resumed_from_step: int | None
-    device: str
-    versions: dict[str, str]
+    resumed_from_step: Count | None
+    device: Word
+    versions: Versions
 
 
 class MergeResult(Frozen):
     """What a merge job reports. `max_abs_diff` compares fp32 logits after a reload from disk."""
 
-    max_abs_diff: float
-    max_abs_logit: float
-    n_prompts: int
+    max_abs_diff: Number
+    max_abs_logit: Number
+    n_prompts: Count
     kind: Literal["merged", "copied"]
-    dtype: str
-    seconds: float
-    versions: dict[str, str]
+    dtype: Word
+    seconds: Number
+    versions: Versions
 
 
 def sft_argv(config: Path, *, prompts_check: Path | None = None) -> tuple[str, ...]:
@@ -96,10 +104,7 @@ def read_train_result(out_dir: Path) -> TrainResult:
     its exit code.
     """
     result = _read(out_dir, TrainResult)
-    name = "adapter_model.safetensors" if result.weights == "adapter" else "config.json"
-    _require(out_dir, f"{result.weights}/{name}")
-    if result.weights == "model" and not any((out_dir / "model").glob("*.safetensors")):
-        raise JobError("the job left no safetensors in `model`")
+    _require_weights(out_dir, result.weights)
     return result
 
 
@@ -116,8 +121,19 @@ def read_failure(out_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def _require(out_dir: Path, name: str) -> None:
-    os.close(open_inside(out_dir, name))
+def _require_weights(out_dir: Path, folder: Literal["adapter", "model"]) -> None:
+    """Raise `JobError` when the weights are missing; whether they can be trusted is asked later."""
+    try:
+        left = list_tree(out_dir, folder, max_entries=MAX_FILES)
+    except JobError:
+        if os.path.lexists(out_dir / folder):
+            return  # a link, or too much: `check_weights` names it
+        raise
+    wanted = "adapter_model.safetensors" if folder == "adapter" else "config.json"
+    if not any(entry.name == wanted for entry in left):
+        raise JobError(f"the job left no `{folder}/{wanted}`")
+    if not any(entry.name.endswith(".safetensors") for entry in left):
+        raise JobError(f"the job left no safetensors in `{folder}`")
 
 
 def _read(out_dir: Path, kind: type[T]) -> T:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -45,6 +46,7 @@ def run_sft(config_path: Path, paths: JobPaths) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for path in (paths.result, paths.failure):
         path.unlink(missing_ok=True)
+    _refuse_missing_gpu()
     _, training_args, model_args, dataset_args = _parse(config_path)
     rows = _rows(dataset_args)
     if not rows:
@@ -74,6 +76,16 @@ def run_sft(config_path: Path, paths: JobPaths) -> None:
         **checks,
     }
     write_json_file(paths.result, result)
+
+
+def _refuse_missing_gpu() -> None:
+    """End a job that was given a GPU and finds none: it must never train on the CPU instead."""
+    if os.environ.get("RDAGENT_FT_NEEDS_GPU") != "1":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("No CUDA GPUs are available, and this job was to run on one")
 
 
 def _parse(config_path: Path) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rdagent_ft"
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "values", "__init__", "shipped"}),
+    frozenset({"errors", "values", "__init__", "shipped", "tensor_files"}),
     frozenset({"settings"}),
     frozenset({"recipe", "data", "execution", "llm", "knowledge"}),
     frozenset({"planning", "training", "evaluation", "reporting"}),

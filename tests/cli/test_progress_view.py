@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = """
+SCRIPT = r"""
 from rdagent_ft.cli.progress_view import open_progress
 with open_progress() as progress:
     progress.notice("[hello] <world>")
     progress.step_started(0, "train")
     progress.scores(0.125, 0.5)
+    progress.metrics({"step": 7, "max_steps": 90, "loss": 1.25, "eta_s": 42.0})
+    for bad in ("\x1b]0;owned\x07", 10**4000, float("inf"), float("nan"), True, [1], None, {"a": 1}):
+        progress.metrics({"step": 7, "max_steps": bad, "loss": bad, "eta_s": bad, "total": bad})
+        progress.metrics({"step": bad, "done": bad, "max_steps": bad})
     progress.metrics({"step": 7, "max_steps": 90, "loss": 1.25, "eta_s": 42.0})
     import time; time.sleep(0.4)
     progress.step_ended(0, "train", "90 steps", 3.0)
@@ -61,3 +65,4 @@ def test_on_a_terminal_step_loss_eta_and_scores_are_live(repository: Path) -> No
         b"[hello]",
     ):
         assert text in shown, text
+    assert b"owned" not in shown

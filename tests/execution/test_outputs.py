@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.execution.outputs import clean_text, read_json_file, read_json_lines, read_log, read_text_tail
+from rdagent_ft.execution.outputs import (
+    clean_text,
+    iter_json_lines,
+    open_folder_inside,
+    read_json_file,
+    read_json_lines,
+    read_log,
+    read_numbered_json_lines,
+    read_text_tail,
+)
 from rdagent_ft.execution.tail import JsonLinesTail
 
 json_values = st.recursive(
@@ -90,6 +100,50 @@ def test_json_lines_name_the_bad_line_and_allow_a_cut_end(tmp_path: Path) -> Non
         read_json_lines(tmp_path, "a.jsonl", max_lines=1)
 
 
+def test_lines_are_read_one_at_a_time_and_bounded(tmp_path: Path) -> None:
+    long = json.dumps({"text": "a" * 5000})
+    (tmp_path / "a.jsonl").write_text(f'{{"n": 1}}\n\n{long}\n')
+    lines = iter_json_lines(tmp_path, "a.jsonl", 1 << 20, 10, max_line_bytes=1000)
+    assert next(lines) == (1, {"n": 1})
+    with pytest.raises(JobError, match=r"a\.jsonl:3` is longer than 1000 bytes"):
+        next(lines)
+    assert read_numbered_json_lines(tmp_path, "a.jsonl", 1 << 20, 10)[1][0] == 3
+    with pytest.raises(JobError, match="larger than 4000 bytes"):
+        read_json_lines(tmp_path, "a.jsonl", 4000)
+    with (tmp_path / "a.jsonl").open("r+b") as stream:
+        stream.truncate(10 << 30)  # one sparse line of 10 GiB
+    with pytest.raises(JobError, match=r"`a\.jsonl` is larger than|`a\.jsonl:4` is longer than"):
+        read_json_lines(tmp_path, "a.jsonl", 1 << 16)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a": [' + "[]," * 1_500_000 + "[]]}", '{"a": [' + "1," * 5_000_000 + "1]}"]
+)
+def test_json_of_many_parts_is_refused_before_it_fills_the_memory(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(JobError, match="too many parts"):
+            read_json_file(tmp_path, "result.json", 64 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 << 20
+
+
+def test_folders_are_opened_without_links(tmp_path: Path) -> None:
+    (tmp_path / "job" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "job" / "link").symlink_to(tmp_path)
+    (tmp_path / "job" / "file").touch()
+    n_open = len(list(Path("/proc/self/fd").iterdir()))
+    os.close(open_folder_inside(tmp_path / "job", "a/b"))
+    os.close(open_folder_inside(tmp_path / "job"))
+    for name in ("link", "link/job", "file", "file/x", "absent", "../job", str(tmp_path), "a\0b"):
+        with pytest.raises(JobError):
+            open_folder_inside(tmp_path / "job", name)
+    assert len(list(Path("/proc/self/fd").iterdir())) == n_open, "no descriptor is left open"
+
+
 @given(rows, st.data())
 def test_the_tail_gives_every_line_once_however_it_is_cut(
     folder: Path, values: list[dict[str, object]], data: st.DataObject
@@ -117,6 +171,27 @@ def test_the_tail_starts_again_when_the_file_was_replaced(tmp_path: Path) -> Non
     assert tail.read_new() == [{"step": 1}, {"step": 2}]
     path.write_text('{"step": 1}\n')
     assert tail.read_new() == [{"step": 1}]
+
+
+def test_the_tail_reads_a_flood_in_pieces_and_leaves_links_alone(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n' + "[" * 300_000 + '\n{"a": ' + "9" * 5000 + '}\n{"step": 2}\n')
+    tail = JsonLinesTail(path, max_bytes=100_000)
+    assert [tail.read_new() for _ in range(5)] == [[{"step": 1}], [], [], [{"step": 2}], []]
+    os.truncate(path, 10 << 30)
+    tracemalloc.start()
+    try:
+        assert [tail.read_new() for _ in range(20)] == [[]] * 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 << 20
+    (tmp_path / "secret").write_text('{"key": "canary"}\n')
+    path.unlink()
+    for make in (lambda: path.symlink_to(tmp_path / "secret"), lambda: os.mkfifo(path), path.mkdir):
+        make()
+        assert tail.read_new() == []
+        path.unlink() if not path.is_dir() else path.rmdir()
 
 
 @given(st.text())

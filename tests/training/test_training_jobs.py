@@ -17,6 +17,7 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.local import LocalExecutor
 from rdagent_ft.execution.outputs import read_json_lines, read_log
 from rdagent_ft.execution.port import JobHandle, JobResult, JobSpec
+from rdagent_ft.execution.weight_files import check_weights
 from rdagent_ft.reporting.records import Failure
 from rdagent_ft.training.failures import classify
 from rdagent_ft.training.monitor import read_health
@@ -29,6 +30,7 @@ from rdagent_ft.training.plan import (
     sft_argv,
     tiny_argv,
 )
+from rdagent_ft.values import sha256_file
 
 pytestmark = pytest.mark.train
 WAIT_S = 120.0
@@ -159,6 +161,14 @@ def test_weights_hold_no_pickle_and_no_foreign_card(trained: Path) -> None:
     names = {path.name for path in (trained / "adapter").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= names
     assert not names & {"training_args.bin", "README.md"}
+
+
+def test_what_our_jobs_leave_passes_the_judge_of_weights(trained: Path, tiny: Path, tmp_path: Path) -> None:
+    (adapter,) = check_weights(trained, "adapter", base_model=tiny, kind="adapter")
+    assert adapter.sha256 == sha256_file(trained / "adapter" / "adapter_model.safetensors")
+    assert check_weights(tiny.parent, tiny.name, base_model=tiny, kind="model")
+    assert run(tmp_path, merge_argv(tiny, Path("merged"), adapter=trained / "adapter")).failure_class == "ok"
+    assert check_weights(tmp_path, "merged", base_model=tiny, kind="model")
 
 
 def test_the_merged_model_equals_the_adapter(trained: Path, tiny: Path, tmp_path: Path) -> None:

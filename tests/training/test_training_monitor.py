@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,44 @@ def test_any_content_gives_a_verdict(tmp_path_factory: pytest.TempPathFactory, c
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(content)
     assert read_health(path).verdict in {"ok", "diverged", "flat", "no_metrics"}
+
+
+HOSTILE_LINES = [
+    '{"step": 1e400, "loss": 1}',
+    '{"step": true, "loss": 1}',
+    '{"step": ' + "9" * 4000 + ', "loss": 1}',
+    '{"step": -1, "loss": 1}',
+    '{"step": 1, "loss": [1]}',
+    '{"step": 1, "loss": ' + "9" * 4000 + "}",
+    '{"step": 1, "loss": "\\u001b[2J"}',
+    '{"step": "1", "loss": 1}',
+]
+
+
+@pytest.mark.parametrize("line", HOSTILE_LINES)
+def test_values_that_are_no_metrics_are_left_out(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path / "metrics.jsonl", list(FALLING))
+    with path.open("a") as stream:
+        stream.write(line + "\n")
+    assert read_health(path) == read_health(write(tmp_path / "clean.jsonl", list(FALLING)))
+
+
+def test_a_flood_of_metrics_stays_within_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    line = json.dumps({"step": 1, "loss": 1.0, "junk": [[]] * 9000}) + "\n"
+    path.write_text(line * 1000)
+    tracemalloc.start()
+    try:
+        assert read_health(path).verdict == "ok"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+    path.write_text(json.dumps({"step": 1, "loss": 1.0, "junk": "x" * 70_000}))
+    assert "longer than" in read_health(path).message
+    path.unlink()
+    os.mkfifo(path)
+    assert read_health(path).verdict == "no_metrics"
+    path.unlink()
+    path.symlink_to(write(tmp_path / "other.jsonl", list(FALLING)))
+    assert read_health(path).verdict == "no_metrics"

@@ -1,15 +1,15 @@
 """Closing step 2: hand over the best model: adapter, merged weights, card and `reproduce.sh`.
 
-Only a model that leads by the selection rule is exported. The export is built in the job's own
-folder and moved into place as a whole, so that `export/` is always complete.
+Only a model that leads by the selection rule is exported. `engine/install.py` moves it into place as
+a whole, so that `export/` is always complete.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from rdagent_ft.engine.context import RunContext
+from rdagent_ft.engine.install import MERGED, Exported, install_export
 from rdagent_ft.engine.jobs import JobRequest, run_job
 from rdagent_ft.errors import JobError
 from rdagent_ft.execution.outputs import read_log
@@ -42,13 +42,11 @@ def export(ctx: RunContext, loop: int) -> ExportOutput:
             must_succeed=True,
         ),
         lambda _out_dir, _previous: merge_argv(
-            base, Path("merged"), adapter=adapter, model=None if adapter is not None else weights
+            base, Path(MERGED), adapter=adapter, model=None if adapter is not None else weights
         ),
     )
     out_dir = outcome.out_dir
-    failure = classify(
-        read_log(out_dir / "job.log"), result=outcome.result, failure_json=read_failure(out_dir)
-    )
+    failure = classify(read_log(outcome.log), result=outcome.result, failure_json=read_failure(out_dir))
     if failure is not None:
         raise JobError(f"the merge failed: {failure.message} [{failure.failure_class}]", hint=failure.fix)
     difference = read_merge_result(out_dir).max_abs_diff
@@ -56,7 +54,17 @@ def export(ctx: RunContext, loop: int) -> ExportOutput:
         raise JobError(
             f"merged and adapter logits differ by {difference:.2e}, more than {MAX_LOGIT_DIFF:.0e}"
         )
-    _install(ctx.run_dir, out_dir / "merged", adapter)
+    install_export(
+        ctx.run_dir,
+        Exported(
+            loop=loop,
+            out_dir=out_dir,
+            base_model=base,
+            weights=weights,
+            is_adapter=adapter is not None,
+            sha256=trained.weights_sha256,
+        ),
+    )
     return ExportOutput(
         adapter="export/adapter" if adapter is not None else None,
         merged="export/merged",
@@ -77,22 +85,3 @@ def link_best(ctx: RunContext, loop: int) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(Path("loops") / f"{loop:03d}")
     temporary.replace(link)
-
-
-def _install(run_dir: Path, merged: Path, adapter: Path | None) -> None:
-    """Build `export/` beside its place and swap it in; safe to repeat after a crash."""
-    staging, place, old = run_dir / ".export.new", run_dir / "export", run_dir / ".export.old"
-    if not merged.is_dir():
-        if place.is_dir():
-            return  # a crash came after the swap and before the record
-        raise JobError("the merge left no model")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    if adapter is not None:
-        shutil.copytree(adapter, staging / "adapter")
-    shutil.move(str(merged), str(staging / "merged"))
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    staging.rename(place)
-    shutil.rmtree(old, ignore_errors=True)

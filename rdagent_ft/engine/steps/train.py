@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-import shutil
 from pathlib import Path
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
 from rdagent_ft.engine.steps.code import CONFIG_NAME
 from rdagent_ft.errors import JobError
+from rdagent_ft.execution.carry import copy_file_inside, move_folder_inside
 from rdagent_ft.execution.outputs import read_log
+from rdagent_ft.execution.weight_files import check_weights, combined_sha256
 from rdagent_ft.reporting.records import CodeOutput, Failure, TrainOutput
-from rdagent_ft.training.failures import classify
+from rdagent_ft.training.failures import classify, hostile_output
+from rdagent_ft.training.monitor import MAX_BYTES as METRICS_MAX_BYTES
 from rdagent_ft.training.monitor import read_health
 from rdagent_ft.training.plan import read_failure, read_train_result, sft_argv
-from rdagent_ft.values import sha256_file, sha256_text
 
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINTS = "output"
 """The trainer's output_dir inside an attempt's folder."""
+MAX_CHECKPOINT_FILES = 20_000
+MAX_CHECKPOINT_BYTES = 4 << 40
+"""Checkpoints are renamed, not copied: the bound only ends the absurd."""
 
 
 def train(ctx: RunContext, loop: int) -> TrainOutput:
@@ -47,25 +52,37 @@ def train(ctx: RunContext, loop: int) -> TrainOutput:
             limit_s=ctx.settings.full_timeout,
             metrics_name=METRICS_NAME,
             needs_gpu=ctx.prepared.device == "cuda",
+            scratch=(CHECKPOINTS,),
         ),
         prepare,
     )
-    return _judge(ctx, outcome)
+    output = _judge(ctx, outcome)
+    if output.failure is not None:
+        ctx.executor.forget(outcome.result)
+    return output
 
 
 def _carry_checkpoints(previous: Path, out_dir: Path) -> None:
-    """Hand the attempt before's checkpoints and metrics on, so that the trainer resumes from them."""
-    if (previous / CHECKPOINTS).is_dir() and not (out_dir / CHECKPOINTS).exists():
-        shutil.move(previous / CHECKPOINTS, out_dir / CHECKPOINTS)
-    if (previous / METRICS_NAME).is_file():
-        shutil.copyfile(previous / METRICS_NAME, out_dir / METRICS_NAME)
+    """Hand the attempt before's checkpoints and metrics on, so that the trainer resumes from them.
+
+    The job before may have left anything under these names; what is no regular file stays behind, and
+    a tree past the bounds is not carried at all: the training then begins anew. The optimizer, random
+    and scheduler states among the checkpoints are pickles. The trainer opens them inside the next
+    job, where code of the job before may run anyway; nothing in the controller ever does.
+    """
+    with contextlib.suppress(JobError):
+        move_folder_inside(
+            previous, CHECKPOINTS, out_dir, max_files=MAX_CHECKPOINT_FILES, max_bytes=MAX_CHECKPOINT_BYTES
+        )
+    with contextlib.suppress(JobError):
+        copy_file_inside(previous, METRICS_NAME, out_dir / METRICS_NAME, max_bytes=METRICS_MAX_BYTES)
 
 
 def _judge(ctx: RunContext, outcome: JobOutcome) -> TrainOutput:
     out_dir, result = outcome.out_dir, outcome.result
     health = read_health(out_dir / METRICS_NAME)
     failure = classify(
-        read_log(out_dir / "job.log"), result=result, health=health, failure_json=read_failure(out_dir)
+        read_log(outcome.log), result=result, health=health, failure_json=read_failure(out_dir)
     )
     output = TrainOutput(
         attempts=outcome.n_attempts,
@@ -80,19 +97,17 @@ def _judge(ctx: RunContext, outcome: JobOutcome) -> TrainOutput:
     except JobError as error:
         missing = Failure(failure_class="train.no_result", blame="environment", message=error.message)
         return output.model_copy(update={"failure": missing})
-    weights = out_dir / trained.weights
+    base = Path(ctx.prepared.model.path)
+    try:
+        files = check_weights(out_dir, trained.weights, base_model=base, kind=trained.weights)
+    except JobError as error:
+        return output.model_copy(update={"failure": hostile_output(error.message)})
     ctx.journal.event("environment", {"python": platform.python_version(), **trained.versions})
     return output.model_copy(
         update={
             "kind": "lora" if trained.weights == "adapter" else "full",
-            "weights": ctx.relative(weights),
-            "weights_sha256": _weights_hash(weights),
+            "weights": ctx.relative(out_dir / trained.weights),
+            "weights_sha256": combined_sha256(files),
             "n_tokens": trained.n_tokens,
         }
     )
-
-
-def _weights_hash(folder: Path) -> str:
-    """Return the SHA-256 of the safetensors file, or of their hashes in name order when several."""
-    hashes = [sha256_file(path) for path in sorted(folder.glob("*.safetensors"))]
-    return hashes[0] if len(hashes) == 1 else sha256_text("".join(hashes))
