@@ -38,7 +38,7 @@ _CJK = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")
 
 def normalised_text(row: Row) -> str:
     """Return prompt and completion in lower case with single spaces; digits and marks stay."""
-    return _normalised(f"{row.prompt_text}\n{row.completion}")
+    return normalise(f"{row.prompt_text}\n{row.completion}")
 
 
 def near_duplicate_clusters(rows: Sequence[Row], *, threshold: float = 0.8) -> dict[str, int]:
@@ -57,7 +57,7 @@ def near_duplicate_clusters(rows: Sequence[Row], *, threshold: float = 0.8) -> d
     forest = _UnionFind(len(items))
     texts = [normalised_text(row) for row in items]
     first_of_text = _join_equal(texts, forest)
-    prompts = [_normalised(row.prompt_text) for row in items]
+    prompts = [normalise(row.prompt_text) for row in items]
     common = max(_MIN_COMMON_PROMPT, int(_MAX_PROMPT_SHARE * len(items)))
     counts = Counter(prompts)
     _join_equal([prompt if counts[prompt] <= common else None for prompt in prompts], forest)
@@ -67,13 +67,22 @@ def near_duplicate_clusters(rows: Sequence[Row], *, threshold: float = 0.8) -> d
     return _numbered([row.item_id for row in items], forest)
 
 
-def _normalised(text: str) -> str:
+def normalise(text: str) -> str:
+    """Return `text` in lower case with single spaces."""
     return " ".join(text.lower().split())
 
 
 def _words(text: str) -> list[str]:
     """Return the words; scripts without spaces give one word a character."""
     return (text if text.isascii() else _CJK.sub(r" \1 ", text)).split()
+
+
+def word_grams(normalised: str) -> frozenset[str]:
+    """Return the word 3-grams of a normalised text; none for fewer than 8 words."""
+    words = _words(normalised)
+    if len(words) < MIN_WORDS:
+        return frozenset()
+    return frozenset(" ".join(words[at : at + _N_GRAM]) for at in range(len(words) - _N_GRAM + 1))
 
 
 def _join_equal(keys: Sequence[str | None], forest: _UnionFind) -> list[int]:
@@ -112,8 +121,7 @@ def _signatures(texts: list[str]) -> tuple[Signatures, list[GramSet]]:
 
     def encoded() -> Iterator[list[bytes]]:
         for text in texts:
-            words = _words(text)
-            found = {" ".join(words[at : at + _N_GRAM]) for at in range(len(words) - _N_GRAM + 1)}
+            found = word_grams(text)
             grams.append(np.fromiter(map(hash, found), dtype=np.int64, count=len(found)))
             yield [gram.encode("utf-8") for gram in found]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rdagent_ft.engine.context import RunContext
 from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.rules import RuleFacts
-from rdagent_ft.reporting.records import PrepareOutput
 
 
-def rule_facts(prepared: PrepareOutput, n_train_rows: int) -> RuleFacts:
-    """Return the facts that V1 judges a recipe by."""
+def rule_facts(ctx: RunContext, n_train_rows: int | None) -> RuleFacts:
+    """Return the facts that V1 judges a recipe by; None rows switches the rules about their number off."""
+    prepared = ctx.prepared
     shape = read_model_shape(Path(prepared.model.path))
     return RuleFacts(
         device=prepared.device,
@@ -22,4 +23,5 @@ def rule_facts(prepared: PrepareOutput, n_train_rows: int) -> RuleFacts:
         memory_gib=prepared.memory_gib,
         gpu_memory_gib=prepared.gpu_memory_gib,
         n_train_rows=n_train_rows,
+        can_contain=ctx.settings.executor == "docker",
     )

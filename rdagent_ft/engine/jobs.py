@@ -13,6 +13,7 @@ from pathlib import Path
 from rdagent_ft.engine.bounds import StopRun
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.journal import Attempt
+from rdagent_ft.errors import PreflightError
 from rdagent_ft.execution.port import JobHandle, JobKind, JobResult, JobSpec
 from rdagent_ft.execution.tail import JsonLinesTail
 from rdagent_ft.reporting.records import SETUP_LOOP, StepName
@@ -30,7 +31,7 @@ class JobRequest(Frozen):
         kind, argv, inputs, needs_gpu: see `execution.port.JobSpec`.
         out_root: attempt n runs in `out_root/attempt-n`.
         limit_s: the job's own time limit; the run's timeout may cut it shorter.
-        metrics_name: JSON-lines file in the attempt's folder that shows progress.
+        metrics_name: JSON-lines file in the attempt's folder that shows progress; None shows none.
         aliases, scratch: see `execution.port.JobSpec`.
         must_succeed: the step cannot be recorded without it (set-up, closing): a failure of an
             earlier invocation is tried again.
@@ -40,7 +41,7 @@ class JobRequest(Frozen):
     out_root: Path
     inputs: dict[str, Path] = {}
     limit_s: float
-    metrics_name: str = "metrics.jsonl"
+    metrics_name: str | None = "metrics.jsonl"
     needs_gpu: bool = False
     aliases: dict[str, str] = {}
     scratch: tuple[str, ...] = ()
@@ -143,6 +144,11 @@ def _launch_and_follow(ctx: RunContext, step: StepName, request: JobRequest, att
         ctx.faults.hit(f"after-launch:{step}")
         ctx.journal.launched(attempt.attempt_id, handle)
         ctx.faults.hit(f"while-running:{step}")
+    elif handle.executor != ctx.executor.name:
+        raise PreflightError(
+            f"attempt {attempt.attempt_id} was started by the {handle.executor} executor",
+            hint=f"resume with --executor {handle.executor}",
+        )
     stopped = _follow(ctx, request, attempt.spec, handle)
     result = ctx.executor.collect(handle)
     run_is_over = stopped is not None or (result.reason == "deadline" and ctx.clock.expired(ctx.reserve_s))
@@ -158,9 +164,9 @@ def _launch_and_follow(ctx: RunContext, step: StepName, request: JobRequest, att
 
 def _follow(ctx: RunContext, request: JobRequest, spec: JobSpec, handle: JobHandle) -> StopRun | None:
     """Wait for the job's end, showing its metrics; return why the run must stop, if it must."""
-    tail = JsonLinesTail(spec.out_dir / request.metrics_name)
+    tail = None if request.metrics_name is None else JsonLinesTail(spec.out_dir / request.metrics_name)
     while ctx.executor.poll(handle).state == "running":
-        for line in tail.read_new()[-1:]:
+        for line in tail.read_new()[-1:] if tail is not None else ():
             ctx.progress.metrics(line)
         if ctx.stop.number is not None:
             ctx.executor.cancel(handle)

@@ -176,6 +176,7 @@ def _after_loop(ctx: RunContext, loop: int) -> None:
     leader = ctx.parent_of(loop + 1)
     if leader is not None:
         link_best(ctx, leader)
+    ctx.executor.tidy(ctx.run_dir)
     _show_scores(ctx)
     write_reports(ctx.run_dir)
 

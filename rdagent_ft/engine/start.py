@@ -16,6 +16,7 @@ from typing import Any
 from rdagent_ft import __version__
 from rdagent_ft.engine.bounds import Bounds, Clock
 from rdagent_ft.engine.context import RunContext, RunRequest, StopSignal
+from rdagent_ft.engine.executors import OpenExecutor, open_executor
 from rdagent_ft.engine.faults import Faults
 from rdagent_ft.engine.journal import Journal, utc_now
 from rdagent_ft.engine.lock import hold_run
@@ -24,13 +25,12 @@ from rdagent_ft.engine.run import Ending, run
 from rdagent_ft.engine.steps.prepare import Gathered, gather
 from rdagent_ft.errors import PreflightError, StateError, UserError
 from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness
-from rdagent_ft.execution.local import LocalExecutor
-from rdagent_ft.execution.port import Executor
 from rdagent_ft.llm.build import build_client
 from rdagent_ft.llm.port import LlmClient
 from rdagent_ft.planning.build import build_planner
 from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.rules import RuleFacts, check_recipe
+from rdagent_ft.reporting.read import is_locked
 from rdagent_ft.settings import Settings, storable
 
 FIXED_SETTINGS = (
@@ -69,8 +69,9 @@ def start_run(
     _announce_without_llm(settings, progress)
     ensure_file_path(settings, progress)
     clock = Clock(bounds.timeout_s)
-    gathered = gather(request, settings)
-    _check_given_recipe(request, gathered)
+    opened = open_executor(settings, progress.notice)
+    gathered = gather(request, settings, opened.executor.gpus())
+    _check_given_recipe(request, settings, gathered)
     for notice in (*gathered.notices, *gathered.read.notes):
         progress.notice(notice)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -79,7 +80,9 @@ def start_run(
     progress.notice(f"run {run_id} in {run_dir}")
     with hold_run(run_dir):
         journal = Journal.create(run_dir, _facts(run_id, request, settings))
-        ending = _work(run_id, run_dir, journal, request, settings, bounds, clock, progress, stop, gathered)
+        ending = _work(
+            run_id, run_dir, journal, request, settings, bounds, clock, progress, stop, opened, gathered
+        )
     return run_dir, ending
 
 
@@ -96,9 +99,9 @@ def resume_run(
         _announce_without_llm(settings, progress)
         run_id = journal.fact("run_id")
         progress.notice(f"resuming run {run_id} with {len(journal.finished_loops())} finished loops")
-        return _work(
-            run_id, run_dir, journal, request, settings, bounds, Clock(bounds.timeout_s), progress, stop, None
-        )
+        clock = Clock(bounds.timeout_s)
+        opened = open_executor(settings, progress.notice)
+        return _work(run_id, run_dir, journal, request, settings, bounds, clock, progress, stop, opened, None)
 
 
 def stored_settings(run_dir: Path) -> dict[str, Any]:
@@ -119,14 +122,9 @@ def stored_loop_n(run_dir: Path) -> int | None:
         journal.close()
 
 
-def build_executor(settings: Settings) -> Executor:
-    """Return the executor that the settings name."""
-    return LocalExecutor(settings.python, stall_timeout_s=settings.stall_timeout)
-
-
 def _work(
     run_id: str, run_dir: Path, journal: Journal, request: RunRequest, settings: Settings, bounds: Bounds,
-    clock: Clock, progress: Progress, stop: StopSignal, gathered: Gathered | None,
+    clock: Clock, progress: Progress, stop: StopSignal, opened: OpenExecutor, gathered: Gathered | None,
 ) -> Ending:  # fmt: skip
     llm: LlmClient | None = None
     if settings.planner_model is not None:
@@ -140,7 +138,7 @@ def _work(
         request=request,
         settings=settings,
         journal=journal,
-        executor=build_executor(settings),
+        executor=opened.executor,
         harness=LmEvalHarness(),
         planner=planner,
         llm=llm,
@@ -150,9 +148,20 @@ def _work(
         stop=stop,
     )
     try:
+        _reap_dead_runs(ctx)
+        opened.make_ready()
         return run(ctx, bounds, gathered)
     finally:
         journal.close()
+
+
+def _reap_dead_runs(ctx: RunContext) -> None:
+    """Stop jobs that dead runs left with the executor; a resume of such a run starts them again."""
+    for run_dir in ctx.executor.abandoned():
+        if run_dir != ctx.run_dir and not is_locked(run_dir):
+            for attempt_id in ctx.executor.reap(run_dir):
+                ctx.progress.notice(f"stopped {attempt_id}: the process of its run is gone")
+    ctx.executor.tidy(ctx.run_dir)
 
 
 def _facts(run_id: str, request: RunRequest, settings: Settings) -> dict[str, str]:
@@ -176,7 +185,7 @@ def _announce_without_llm(settings: Settings, progress: Progress) -> None:
         progress.notice(build_planner(settings, None)[1])
 
 
-def _check_given_recipe(request: RunRequest, gathered: Gathered) -> None:
+def _check_given_recipe(request: RunRequest, settings: Settings, gathered: Gathered) -> None:
     if request.recipe is None:
         return
     shape = read_model_shape(Path(gathered.model.path))
@@ -186,6 +195,7 @@ def _check_given_recipe(request: RunRequest, gathered: Gathered) -> None:
         hidden_size=shape.hidden_size,
         vocab_size=gathered.model.vocab_size,
         max_positions=gathered.model.max_positions,
+        can_contain=settings.executor == "docker",
     )
     problems = check_recipe(request.recipe, facts)
     if problems:

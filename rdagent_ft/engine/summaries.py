@@ -35,7 +35,8 @@ def _(output: records.ProposeOutput) -> str:
 def _(output: records.CodeOutput) -> str:
     if output.failure is not None:
         return f"rejected [{output.failure.failure_class}] {output.failure.message[:200]}"
-    return f"{output.n_train_rows} rows, config checked"
+    made = "" if output.script is None else f"; {output.script.words}"
+    return f"{output.n_train_rows} rows, config checked{made}"
 
 
 @summarise_step.register

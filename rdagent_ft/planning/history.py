@@ -6,6 +6,7 @@ import statistics
 from typing import Any, cast
 
 from rdagent_ft.planning.port import PlanContext, Trial
+from rdagent_ft.recipe.data_script import shown_value
 from rdagent_ft.recipe.diff import recipe_diff
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.values import canonical_json
@@ -73,7 +74,7 @@ def typical_gain_pp(context: PlanContext) -> tuple[float, float, str]:
 
 def _line(trial: Trial, context: PlanContext) -> str:
     changes = changes_of(trial, context)
-    shown = ", ".join(f"{path}={canonical_json(value)}" for path, value in changes.items())
+    shown = ", ".join(f"{path}={canonical_json(shown_value(path, value))}" for path, value in changes.items())
     interval = f" [{100 * trial.ci95[0]:+.1f}, {100 * trial.ci95[1]:+.1f}]" if trial.ci95 else ""
     cells = (
         str(trial.loop),

@@ -19,6 +19,7 @@ from rdagent_ft.llm.prompts import delimited, render_prompt
 from rdagent_ft.planning.history import history_table, tried_hashes, value_at
 from rdagent_ft.planning.port import PlanContext, Proposal
 from rdagent_ft.planning.sample import space_of
+from rdagent_ft.planning.scripts import earlier_scripts, recipe_text, script_limits
 from rdagent_ft.recipe.diff import apply_diff, recipe_diff
 from rdagent_ft.recipe.rules import check_recipe
 from rdagent_ft.recipe.schema import Recipe
@@ -91,12 +92,14 @@ def proposal_messages(context: PlanContext) -> tuple[LlmMessage, ...]:
         data_facts=delimited("data facts", _bullets(_data_facts(context)), salt=salt),
         model_facts=delimited("model facts", _bullets(context.model_facts), salt=salt),
         machine_facts=delimited("machine facts", _bullets(context.machine_facts), salt=salt),
-        default_recipe=canonical_json(context.default_recipe),
+        default_recipe=recipe_text(context.default_recipe),
         parent_recipe=_parent_text(context),
         parent_label="the default recipe" if context.parent is None else f"loop {context.parent}",
         history=delimited("loops", history_table(context), salt=salt, max_chars=MAX_HISTORY_CHARS),
         recent_facts=delimited("facts of loops", _recent_facts(context), salt=salt),
         space="\n".join(_dimension_line(dimension, context) for dimension in space),
+        script_limits=script_limits(context),
+        scripts=earlier_scripts(context, salt=salt),
         priors=_bullets(tuple(prior.render() for prior in shown_priors(context, space))),
     )
 
@@ -203,7 +206,7 @@ def _dimension_line(dimension: Dimension, context: PlanContext) -> str:
 def _parent_text(context: PlanContext) -> str:
     if context.parent_recipe == context.default_recipe:
         return "(the default recipe, as above)"
-    return canonical_json(context.parent_recipe)
+    return recipe_text(context.parent_recipe)
 
 
 def _plain(value: bool | int | float | str | tuple[str, ...] | None) -> Any:

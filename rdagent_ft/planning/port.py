@@ -65,6 +65,7 @@ class PlanContext(Frozen):
         n_val: items behind a val score.
         time_left_s: seconds until the run must end; None without a bound.
         usd_left: dollars left; None without a bound.
+        script_limit_s: seconds that a data script may run; None where recipes cannot carry one.
         device: `cpu` or `cuda`; a space without GPU-only options on cpu.
         rule_facts: what the recipe rules know of model and machine, so that a proposal that could
             not start is never made; unknown facts switch their rule off.
@@ -85,6 +86,7 @@ class PlanContext(Frozen):
     n_val: int = 0
     time_left_s: float | None = None
     usd_left: float | None = None
+    script_limit_s: float | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     rule_facts: RuleFacts = RuleFacts()
 

@@ -51,6 +51,8 @@ def _data_phrase(key: str, new: Any) -> str | None:
     if key == "exclude_sources":
         names = ", ".join(str(name) for name in cast("list[Any]", new))
         return f"leaving out source {names}" if names else "using all sources"
+    if key == "script":
+        return "using the rows as they are" if new is None else "rewriting the rows with a data script"
     if key == "max_row_tokens":
         return "keeping long rows" if new is None else f"dropping rows over {new} tokens"
     return None

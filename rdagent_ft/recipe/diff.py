@@ -47,15 +47,22 @@ def recipe_diff(parent: Recipe, child: Recipe) -> dict[str, Any]:
     An adapter of another kind is one entry; otherwise each changed field is one.
     """
     changes: dict[str, Any] = {}
-    _compare((), parent.model_dump(mode="json"), child.model_dump(mode="json"), changes)
+    _compare((), _all_values(parent), _all_values(child), changes)
     return changes
 
 
 def known_paths(recipe: Recipe) -> tuple[str, ...]:
     """Return every dotted path that a diff against `recipe` may set, objects included."""
     found: list[str] = []
-    _walk((), recipe.model_dump(mode="json"), found)
+    _walk((), _all_values(recipe), found)
     return tuple(found)
+
+
+def _all_values(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's JSON with the absent data script as null: it is a path all the same."""
+    values: dict[str, Any] = recipe.model_dump(mode="json")
+    values["data"].setdefault("script", None)
+    return values
 
 
 def _walk(path: Path, value: Any, found: list[str]) -> None:

@@ -22,7 +22,7 @@ from rdagent_ft.recipe.schema import DataMix, FullAdapter, LoraAdapter, Recipe, 
 from rdagent_ft.recipe.stage_order import check_stage_order
 from rdagent_ft.values import canonical_json
 
-_NUMBER_FIELDS_AS_TEXT = frozenset({"exclude_sources", "target_modules", "kind"})
+_NUMBER_FIELDS_AS_TEXT = frozenset({"exclude_sources", "target_modules", "kind", "script"})
 Path = tuple[str | int, ...]
 
 
@@ -113,6 +113,8 @@ def _schema_words(schema: Mapping[str, Any]) -> str:
             words.append("null")
         elif part.get("type") in ("number", "integer"):
             words.append(_number_words(part))
+        elif part.get("type") == "string" and "maxLength" in part:
+            words.append(f"text of {part.get('minLength', 0)} to {part['maxLength']} characters")
         elif part.get("type") == "array":
             words.append("a list of words")
         elif part.get("type") == "boolean":

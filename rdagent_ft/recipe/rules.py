@@ -1,5 +1,7 @@
 """Cross-field rules of a recipe: V1 of the ladder, milliseconds, before anything is rendered.
 
+A data script is compiled, once, in a process of its own; it is not run.
+
 `check_recipe` gives what must not start; `recipe_warnings` gives what is unusual but may be right.
 Each rule is a small function in the table at the end. Facts that are unknown switch their rule off.
 """
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from rdagent_ft.errors import Problem
+from rdagent_ft.recipe.data_script import script_problems
 from rdagent_ft.recipe.memory import ModelShape, estimate_memory_gib
 from rdagent_ft.recipe.schema import LoraAdapter, Recipe, SftStage
 from rdagent_ft.values import Frozen
@@ -31,6 +34,7 @@ class RuleFacts(Frozen):
         n_train_rows: rows of the train split.
         bitsandbytes: whether the package is there.
         serve_max_lora_rank: largest rank that the server takes unmerged.
+        can_contain: whether jobs run in containers, which code in a recipe needs.
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -46,6 +50,7 @@ class RuleFacts(Frozen):
     n_train_rows: int | None = None
     bitsandbytes: bool | None = None
     serve_max_lora_rank: int | None = None
+    can_contain: bool | None = None
 
 
 class StageCheck(Frozen):
@@ -65,8 +70,8 @@ class StageCheck(Frozen):
 
 
 def check_recipe(recipe: Recipe, facts: RuleFacts) -> list[Problem]:
-    """Return every broken rule of every stage; an empty list means the recipe may start."""
-    problems: list[Problem] = []
+    """Return every broken rule of data and stages; an empty list means the recipe may start."""
+    problems = script_problems(recipe.data.script, facts.can_contain)
     for index, stage in enumerate(recipe.stages):
         check = StageCheck(key=f"stages.{index}", index=index, stage=stage, recipe=recipe, facts=facts)
         for rule in _RULES:

@@ -1,7 +1,8 @@
 """The search space: which paths planners vary, in which range, centred where.
 
 All planners share it, so that they can be compared. Ranges are the priors' (ids on each dimension);
-the centre is the recipe that is being changed. GPU-only options are not offered on a CPU.
+the centre is the recipe that is being changed. GPU-only options are not offered on a CPU. `data.script`
+is no dimension: source text has no range, so only the LLM planner writes it and the samplers keep it.
 """
 
 from __future__ import annotations

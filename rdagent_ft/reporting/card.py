@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rdagent_ft.evaluation.rows import Score
-from rdagent_ft.reporting.facts import SCORER_WORDS, claim_facts, flat, limits
+from rdagent_ft.reporting.facts import SCORER_WORDS, claim_facts, limits, recipe_leaves
 from rdagent_ft.reporting.records import ClaimOutput, PrepareOutput
 from rdagent_ft.reporting.rows import dropped_text
 from rdagent_ft.reporting.text import (
@@ -89,7 +89,7 @@ def _front_matter(prepare: PrepareOutput, loop: LoopView) -> str:
 
 def _model(view: RunView, prepare: PrepareOutput, loop: LoopView) -> dict[str, Any]:
     model, train = prepare.model, loop.train
-    recipe = flat(loop.propose.recipe.model_dump(mode="json")) if loop.propose.recipe else {}
+    recipe = recipe_leaves(loop.propose.recipe) if loop.propose.recipe else {}
     shown = {key: value for key, value in recipe.items() if value is not None and key != "schema_version"}
     export = view.export(loop.number)
     base = display_name(model.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from rdagent_ft.evaluation.rows import Comparison, Score, ScorerName
+from rdagent_ft.recipe.data_script import shown_value
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.reporting.records import ClaimOutput
 from rdagent_ft.reporting.text import (
@@ -100,7 +101,7 @@ def recipe_changes(before: Recipe | None, after: Recipe | None) -> tuple[Change,
     """Return the flattened keys whose values differ, in the order of the schema."""
     if before is None or after is None:
         return ()
-    old, new = flat(before.model_dump(mode="json")), flat(after.model_dump(mode="json"))
+    old, new = recipe_leaves(before), recipe_leaves(after)
     keys = [*new, *(key for key in old if key not in new)]
     return tuple(
         Change(
@@ -111,6 +112,11 @@ def recipe_changes(before: Recipe | None, after: Recipe | None) -> tuple[Change,
         for key in keys
         if old.get(key) != new.get(key) or (key in old) != (key in new)
     )
+
+
+def recipe_leaves(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as dotted key -> leaf; a data script stands there by its hash and length."""
+    return {key: shown_value(key, value) for key, value in flat(recipe.model_dump(mode="json")).items()}
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

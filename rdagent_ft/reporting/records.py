@@ -112,6 +112,33 @@ class ProposeOutput(Frozen):
     failure: Failure | None = None
 
 
+class ScriptedData(Frozen):
+    """What a recipe's data script made of the train split.
+
+    Attributes:
+        sha256: of `loops/NNN/files/process_data.py`.
+        n_in, n_out: rows of the train split that it read, rows that it wrote.
+        n_copies: written rows that repeat held-out items and were dropped; splits taken together.
+        n_repeats: written rows that equal another one; the mix's `dedupe` decides about them.
+        seconds: how long the job ran.
+    """
+
+    sha256: str
+    n_in: int
+    n_out: int
+    n_copies: int = 0
+    n_repeats: int = 0
+    seconds: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """The record as one line for people and planners."""
+        return (
+            f"data script {self.sha256[:12]}: {self.n_in:,} rows in, {self.n_out:,} out, "
+            f"{self.n_copies:,} dropped as copies of held-out items, {self.n_repeats:,} exact repeats"
+        )
+
+
 class CodeOutput(Frozen):
     """The rendered and checked candidate.
 
@@ -119,6 +146,7 @@ class CodeOutput(Frozen):
         files: name -> SHA-256 of what was rendered into `loops/NNN/files/`.
         n_train_rows: rows of `loops/NNN/data/train.jsonl`.
         dropped: reason -> rows that the data mix left out.
+        script: what the recipe's data script did before the mix; None without one.
         notes: every rename, override and automatic choice, one line each.
         estimate_gib: estimated peak memory.
         failure: set when a rung of the ladder rejected it.
@@ -127,6 +155,7 @@ class CodeOutput(Frozen):
     files: dict[str, str] = {}
     n_train_rows: int = 0
     dropped: dict[str, int] = {}
+    script: ScriptedData | None = None
     notes: tuple[str, ...] = ()
     estimate_gib: float | None = None
     failure: Failure | None = None

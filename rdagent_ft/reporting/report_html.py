@@ -218,7 +218,7 @@ def _mixes(view: RunView) -> list[tuple[str, str]]:
     """Return (loops, what their recipes left out), equal ones together."""
     groups: dict[str, list[str]] = {}
     for loop in view.loops:
-        if loop.code is not None and loop.code.dropped:
+        if loop.code is not None and (loop.code.dropped or loop.code.script):
             groups.setdefault(dropped_text(loop.code), []).append(str(loop.number))
     return [(", ".join(numbers), text) for text, numbers in groups.items()]
 

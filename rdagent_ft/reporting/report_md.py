@@ -170,7 +170,7 @@ def _data(view: RunView) -> list[str]:
     lines += [
         f"- Loop {loop.number} trained on {markdown_text(dropped_text(loop.code))}"
         for loop in view.loops
-        if loop.code is not None and loop.code.dropped
+        if loop.code is not None and (loop.code.dropped or loop.code.script)
     ]
     lines.append(f"- Scored by {SCORER_WORDS[prepare.scorer]}")
     lines += [

@@ -118,6 +118,7 @@ def _body(view: RunView, loop: LoopView, prepare: PrepareOutput) -> list[str]:
         *_file_checks(prepare.dataset),
         f'"$python" -m rdagent_ft.reporting.rebuild base "$model" {shlex.quote(prepare.model.fingerprint)}',
         *_exports(view),
+        *_container(loop),
         'here=$(CDPATH="" cd -- "$(dirname -- "$0")" && pwd)',
         'mkdir -p "$here/rebuild"',
         "cat >\"$here/rebuild/recipe.json\" <<'END_OF_RECIPE'",
@@ -162,6 +163,18 @@ def _exports(view: RunView) -> list[str]:
         lines.append(f"FT_{name.upper()}={shlex.quote(text)}")
         lines.append(f"export FT_{name.upper()}")
     return lines
+
+
+def _container(loop: LoopView) -> list[str]:
+    """Return lines that ask for containers when the recipe carries a data script: it runs nowhere else."""
+    if loop.propose.recipe is None or loop.propose.recipe.data.script is None:
+        return []
+    return [
+        "# The recipe carries a data script (`data.script`); it runs in a container only.",
+        "# It makes the same rows again only if it draws nothing at random without a seed.",
+        "FT_EXECUTOR=docker",
+        "export FT_EXECUTOR",
+    ]
 
 
 def _settings(view: RunView) -> list[tuple[str, str]]:

@@ -141,10 +141,11 @@ def time_parts(view: RunView) -> tuple[Part, ...]:
 
 
 def dropped_text(code: CodeOutput) -> str:
-    """Return what a data mix left: `2,511 rows; left out: near duplicate 189`."""
+    """Return what a data mix left: `2,511 rows; left out: near duplicate 189`, and who made the rows."""
     text = counted(code.n_train_rows, "training row")
     left_out = ", ".join(f"{one_line(reason, 80)} {n:,}" for reason, n in code.dropped.items())
-    return f"{text}; left out: {left_out}" if left_out else text
+    parts = [text, f"left out: {left_out}" if left_out else "", code.script.words if code.script else ""]
+    return "; ".join(part for part in parts if part)
 
 
 def _loop_row(view: RunView, loop: LoopView, *, leads: bool) -> LoopRow:

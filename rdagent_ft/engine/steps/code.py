@@ -1,6 +1,7 @@
 """Step 2 of a loop: turn the recipe into checked files: data mix, trainer config, evidence.
 
-Runs the rungs V0, V1 and V3 of the ladder; V2 (the trainer's own parser) is the first thing that the
+A recipe with a data script has it run first (`data_script.py`); its rows take the place of the train
+split's. Runs the rungs V0, V1 and V3 of the ladder; V2 (the trainer's own parser) is the first thing that the
 training job does, because starting it costs an import of the trainer. The first rung that fails ends
 the loop as failed, with its class, before anything costs GPU time.
 """
@@ -16,7 +17,10 @@ from rdagent_ft.data.rows import Row
 from rdagent_ft.data.write import read_row_file, write_trl_sft
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import rule_facts
+from rdagent_ft.engine.steps.data_script import Scripted, script_data
+from rdagent_ft.engine.steps.rejection import rejected
 from rdagent_ft.errors import Problem, RecipeError
+from rdagent_ft.recipe.data_script import SCRIPT_NAME
 from rdagent_ft.recipe.memory import estimate_memory_gib, read_model_shape
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.rules import check_recipe, recipe_warnings
@@ -33,39 +37,63 @@ def code(ctx: RunContext, loop: int) -> CodeOutput:
     assert proposal is not None
     if proposal.recipe is None:
         return CodeOutput(failure=proposal.failure)
-    recipe, prepared = proposal.recipe, ctx.prepared
+    recipe, script = proposal.recipe, None
     rows = read_row_file(ctx.run_dir / "data" / "train.jsonl")
+    if recipe.data.script is not None:
+        made = _scripted(ctx, loop, recipe, recipe.data.script, rows)
+        if isinstance(made, Failure):
+            return CodeOutput(failure=made)
+        recipe = _with_known_sources(recipe, rows, made.rows)
+        rows, script = made.rows, made.record
     try:
         mix = _mix(ctx, recipe, rows)
     except RecipeError as error:
-        return CodeOutput(failure=_rejected(error.problems or _one(error)))
-    facts = rule_facts(ctx.prepared, len(mix.rows))
-    problems = check_recipe(recipe, facts)
+        return CodeOutput(failure=rejected(error.problems or _one(error)), script=script)
+    return _checked(ctx, loop, recipe, mix).model_copy(update={"script": script})
+
+
+def _scripted(ctx: RunContext, loop: int, recipe: Recipe, script: str, rows: list[Row]) -> Scripted | Failure:
+    """Run the data script, unless the recipe breaks a rule: that costs no container."""
+    problems = check_recipe(recipe, rule_facts(ctx, None))
+    return rejected(problems) if problems else script_data(ctx, loop, script, rows)
+
+
+def _checked(ctx: RunContext, loop: int, recipe: Recipe, mix: MixResult) -> CodeOutput:
+    """Judge recipe and rows by V1 and V3; write the trainer's files when nothing is wrong."""
+    prepared = ctx.prepared
+    facts = rule_facts(ctx, len(mix.rows))
     report = audit_rows(mix.rows, ctx.text_encoder, prepared.prompt_format, recipe.stages[0].max_length)
-    problems += audit_problems(report)
-    notes = (*recipe_warnings(recipe, facts), *_mix_notes(mix))
+    problems = [*check_recipe(recipe, facts), *audit_problems(report)]
+    output = CodeOutput(
+        n_train_rows=len(mix.rows),
+        dropped=mix.dropped,
+        notes=(*recipe_warnings(recipe, facts), *_mix_notes(mix)),
+    )
     if problems:
-        return CodeOutput(
-            failure=_rejected(tuple(problems)),
-            notes=notes,
-            n_train_rows=len(mix.rows),
-            dropped=mix.dropped,
-        )
+        return output.model_copy(update={"failure": rejected(problems)})
     folder = ctx.loop_dir(loop)
     train_file = folder / "data" / "train.jsonl"
     write_trl_sft(train_file, mix.rows, prepared.prompt_format)
     config, render_notes = _render(ctx, recipe, train_file, len(mix.rows))
     write_atomic(folder / "files" / CONFIG_NAME, config)
     write_json(folder / "files" / "audit.json", report.model_dump(mode="json"))
+    names = (CONFIG_NAME, "audit.json", *((SCRIPT_NAME,) if recipe.data.script is not None else ()))
     shape = read_model_shape(Path(prepared.model.path))
-    return CodeOutput(
-        files={name: sha256_file(folder / "files" / name) for name in (CONFIG_NAME, "audit.json")}
-        | {"data/train.jsonl": sha256_file(train_file)},
-        n_train_rows=len(mix.rows),
-        dropped=mix.dropped,
-        notes=(*notes, *render_notes),
-        estimate_gib=estimate_memory_gib(recipe, shape, prepared.device).total_gib,
+    return output.model_copy(
+        update={
+            "files": {name: sha256_file(folder / "files" / name) for name in names}
+            | {"data/train.jsonl": sha256_file(train_file)},
+            "notes": (*output.notes, *render_notes),
+            "estimate_gib": estimate_memory_gib(recipe, shape, prepared.device).total_gib,
+        }
     )
+
+
+def _with_known_sources(recipe: Recipe, train: list[Row], made: list[Row]) -> Recipe:
+    """Return the recipe without excluded sources that the script itself has left out already."""
+    gone = {row.source for row in train} - {row.source for row in made}
+    kept = tuple(name for name in recipe.data.exclude_sources if name not in gone)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"exclude_sources": kept})})
 
 
 def _mix(ctx: RunContext, recipe: Recipe, rows: list[Row]) -> MixResult:
@@ -95,13 +123,3 @@ def _mix_notes(mix: MixResult) -> tuple[str, ...]:
 
 def _one(error: RecipeError) -> tuple[Problem, ...]:
     return (Problem("recipe", None, error.message, "config.bad_value", error.hint or "change the value"),)
-
-
-def _rejected(problems: tuple[Problem, ...]) -> Failure:
-    first = problems[0]
-    return Failure(
-        failure_class=first.problem_class,
-        blame="candidate",
-        message="; ".join(problem.render() for problem in problems),
-        fix=first.fix,
-    )

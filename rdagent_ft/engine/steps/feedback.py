@@ -72,6 +72,8 @@ def _facts(ctx: RunContext, loop: int, evaluated: EvaluateOutput, output: Feedba
     facts = [output.reason]
     coded = ctx.journal.output(loop, "code", CodeOutput)
     trained = ctx.journal.output(loop, "train", TrainOutput)
+    if coded is not None and coded.script is not None:
+        facts.append(coded.script.words)
     if coded is not None and coded.n_train_rows:
         dropped = ", ".join(f"{n} {reason}" for reason, n in coded.dropped.items()) or "none"
         facts.append(f"trained on {coded.n_train_rows} rows; left out: {dropped}")

@@ -1,7 +1,8 @@
 """Set-up step 1: find, read, split and pin the data; find the model; choose how answers are scored.
 
 All of it happens in memory first (`gather`), so that bad input leaves nothing behind; the files are
-written once a run directory exists (`prepare`). The test split is written but only `claim` reads it.
+written once a run directory exists (`prepare`). The test split is written, but only `claim`
+scores on it; `code` compares a data script's rows with it, to leave copies out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rdagent_ft.errors import DataError, PreflightError
 from rdagent_ft.evaluation.benchmarks import check_benchmarks, find_benchmark, load_items
 from rdagent_ft.evaluation.rows import PromptFormat, ScorerName
 from rdagent_ft.evaluation.scorers import choose_scorer
-from rdagent_ft.execution.machine import Machine, machine_facts, read_machine
+from rdagent_ft.execution.machine import Gpu, Machine, machine_facts, read_machine
 from rdagent_ft.reporting.records import PrepareOutput, SplitInfo
 from rdagent_ft.settings import Settings
 from rdagent_ft.values import sha256_file
@@ -54,12 +55,18 @@ class Gathered(NamedTuple):
     seconds: float
 
 
-def gather(request: RunRequest, settings: Settings) -> Gathered:
-    """Resolve and read everything; write nothing. Raises `UserError`/`PreflightError` on bad input."""
+def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Gathered:
+    """Resolve and read everything; write nothing. Raises `UserError`/`PreflightError` on bad input.
+
+    `gpus` are those that the executor can give to jobs.
+    """
     started = time.monotonic()
-    machine = read_machine(settings.file_path)
+    machine = read_machine(settings.file_path, gpus)
     if machine.device == "cpu" and not settings.allow_cpu:
-        raise PreflightError("no GPU is visible and FT_ALLOW_CPU is False", hint="set FT_ALLOW_CPU=True")
+        raise PreflightError(
+            f"the {settings.executor} executor has no GPU, and training on CPU was not allowed",
+            hint="set FT_ALLOW_CPU=1 to train on CPU; `rdagent-ft doctor` shows what is visible",
+        )
     named = request.benchmarks if request.benchmarks is not None else settings.benchmark_datasets
     reported, notices = check_benchmarks(named, settings.file_path)
     source = resolve_dataset(request.dataset, settings.file_path)
@@ -104,7 +111,7 @@ def gather(request: RunRequest, settings: Settings) -> Gathered:
 
 def prepare(ctx: RunContext, gathered: Gathered | None = None) -> PrepareOutput:
     """Write the splits into the run directory and return what the whole run rests on."""
-    found = gathered or gather(ctx.request, ctx.settings)
+    found = gathered or gather(ctx.request, ctx.settings, ctx.executor.gpus())
     infos: dict[SplitName, SplitInfo] = {}
     for name in SPLIT_NAMES:
         path = ctx.run_dir / "data" / f"{name}.jsonl"

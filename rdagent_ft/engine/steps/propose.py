@@ -8,6 +8,7 @@ from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import rule_facts
 from rdagent_ft.errors import LlmError, PreflightError
 from rdagent_ft.planning.port import PlanContext, Trial
+from rdagent_ft.recipe.data_script import shown_value
 from rdagent_ft.recipe.default import DefaultFacts, default_recipe
 from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.schema import Recipe
@@ -98,7 +99,8 @@ def plan_context(ctx: RunContext, loop: int) -> PlanContext:
             else max(0.0, ctx.settings.max_cost - ctx.journal.spent_usd())
         ),
         device=prepared.device,
-        rule_facts=rule_facts(prepared, prepared.splits["train"].n_items),
+        script_limit_s=ctx.settings.debug_timeout,
+        rule_facts=rule_facts(ctx, prepared.splits["train"].n_items),
     )
 
 
@@ -161,7 +163,10 @@ def _write(folder: Path, output: ProposeOutput) -> None:
     if output.recipe is None:
         return
     write_json(folder / "recipe.json", output.recipe.model_dump(mode="json"))
-    changes = "\n".join(f"- `{path}` -> `{value}`" for path, value in output.diff.items()) or "- none"
+    changes = (
+        "\n".join(f"- `{path}` -> `{shown_value(path, value)}`" for path, value in output.diff.items())
+        or "- none"
+    )
     cites = ", ".join(output.cites) or "none"
     write_atomic(
         folder / "hypothesis.md",
