@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rdagent_ft.cli.options import AsJson, EnvFile
+from rdagent_ft.cli.options import AsJson, EnvFile, Executor
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -16,16 +16,17 @@ def doctor(
     online: Annotated[
         bool, typer.Option("--online", help="Also ask the configured LLM for its models.")
     ] = False,
+    executor: Executor = None,
     env_file: EnvFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check Python, packages, disk, paths, LLM and settings; exit 3 when something fails."""
+    """Check Python, packages, disk, Docker, GPU, LLM and settings; exit 3 when something fails."""
     import json
 
     from rdagent_ft.cli.doctor_checks import run_checks
     from rdagent_ft.settings import load_settings
 
-    loaded = load_settings(env_file=env_file)
+    loaded = load_settings({"executor": executor}, env_file=env_file)
     wanted = None if only is None else {part.strip() for part in only.split(",")}
     checks = run_checks(loaded, wanted, online=online)
     failed = any(check.status == "fail" for check in checks)
@@ -34,7 +35,7 @@ def doctor(
         print(json.dumps({"schema_version": 1, "ok": not failed, "checks": rows}, indent=2))
     else:
         for check in checks:
-            print(f"{MARKS[check.status]}  {check.id:<12} {check.found}")
+            print(f"{MARKS[check.status]}  {check.id:<15} {check.found}")
             if check.fix:
-                print(f"      {'':<12} fix: {check.fix}")
+                print(f"      {'':<15} fix: {check.fix}")
     raise SystemExit(3 if failed else 0)

@@ -8,41 +8,39 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Literal
 
-from rdagent_ft.errors import UserError
+from rdagent_ft.cli.check import Check
+from rdagent_ft.cli.docker_side import DockerSide
+from rdagent_ft.cli.doctor_docker import docker_checks
+from rdagent_ft.errors import RdagentFtError, UserError
+from rdagent_ft.execution.machine import machine_facts, read_gpus, read_machine
 from rdagent_ft.settings import LoadedSettings, unknown_variable_notes
-from rdagent_ft.values import Frozen
 
 TRAIN_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval")
 MIN_DISK_GIB = 5.0
 PROBE_TIMEOUT_S = 30.0
 
 
-class Check(Frozen):
-    """One result: what was found and, when it is not fine, what to do."""
-
-    id: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    fix: str | None = None
-
-
 def run_checks(loaded: LoadedSettings, wanted: set[str] | None, *, online: bool) -> list[Check]:
     """Run the checks named in `wanted` (None: all). Raises `UserError` for an unknown id."""
+    side = DockerSide(loaded.settings)
     checks: dict[str, Callable[[], list[Check]]] = {
         "python": lambda: [_python()],
         "packages": lambda: [_packages(loaded)],
         "paths": lambda: [_paths(loaded)],
         "disk": lambda: [_disk(loaded)],
-        "device": lambda: [_device(loaded)],
+        **docker_checks(side, wanted),
+        "device": lambda: [_device(loaded, side)],
         "llm": lambda: [_llm(loaded, online=online)],
         "settings": lambda: _unknown(loaded),
     }
     unknown = (wanted or set()) - set(checks)
     if unknown:
         raise UserError(f"no check is called {sorted(unknown)[0]!r}", hint="known: " + ", ".join(checks))
-    return [check for name, run in checks.items() if wanted is None or name in wanted for check in run()]
+    try:
+        return [check for name, run in checks.items() if wanted is None or name in wanted for check in run()]
+    finally:
+        side.close()
 
 
 def _python() -> Check:
@@ -51,6 +49,8 @@ def _python() -> Check:
 
 
 def _packages(loaded: LoadedSettings) -> Check:
+    if loaded.settings.executor == "docker":
+        return Check(id="packages", status="ok", found="not needed here: jobs bring theirs in their images")
     python = str(loaded.settings.python or sys.executable)
     script = (
         "import importlib.util as u, importlib.metadata as m, sys\n"
@@ -106,16 +106,19 @@ def _disk(loaded: LoadedSettings) -> Check:
     return Check(id="disk", status="ok", found=f"{free_gib:.0f} GiB free for FT_FILE_PATH")
 
 
-def _device(loaded: LoadedSettings) -> Check:
-    from rdagent_ft.execution.machine import machine_facts, read_machine
-
-    machine = read_machine(loaded.settings.file_path)
-    found = "; ".join(machine_facts(machine))
-    if machine.device == "cpu" and not loaded.settings.allow_cpu:
-        return Check(id="device", status="fail", found=found, fix="set FT_ALLOW_CPU=True to train on CPU")
-    status = "ok" if machine.device == "cuda" else "warn"
-    fix = None if status == "ok" else "fine for tiny models; real ones need a GPU"
-    return Check(id="device", status=status, found=found, fix=fix)
+def _device(loaded: LoadedSettings, side: DockerSide) -> Check:
+    """Say what jobs train on: with the docker executor that is what its containers are given."""
+    try:
+        gpus = read_gpus() if loaded.settings.executor == "local" else side.gpus
+    except RdagentFtError:  # the checks of Docker say why
+        return Check(id="device", status="warn", found="not known: see the checks of Docker above")
+    machine = read_machine(loaded.settings.file_path, gpus)
+    found = " ".join(machine_facts(machine))
+    if machine.device == "cuda":
+        return Check(id="device", status="ok", found=found)
+    if not loaded.settings.allow_cpu:
+        return Check(id="device", status="fail", found=found, fix="set FT_ALLOW_CPU=1 to train on the CPU")
+    return Check(id="device", status="warn", found=found, fix="fine for tiny models; real ones need a GPU")
 
 
 def _llm(loaded: LoadedSettings, *, online: bool) -> Check:

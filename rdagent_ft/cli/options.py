@@ -20,7 +20,7 @@ Timeout = Annotated[
     typer.Option("--timeout", "--all-duration", help="Time for this invocation: 2h, 90m, 1h30m or seconds."),
 ]
 Planner = Annotated[str | None, typer.Option("--planner", help="Who proposes: auto, llm, tpe or random.")]
-Executor = Annotated[str | None, typer.Option("--executor", help="Where jobs run: auto or local.")]
+Executor = Annotated[str | None, typer.Option("--executor", help="Where jobs run: docker or local.")]
 MaxCost = Annotated[
     float | None, typer.Option("--max-cost", "--max_cost", min=0, help="Dollars for LLM calls.")
 ]

@@ -14,7 +14,7 @@ from rdagent_ft.errors import PreflightError
 from rdagent_ft.execution import image_releases
 from rdagent_ft.execution.docker_engine import Engine, connect
 from rdagent_ft.execution.docker_executor import DockerExecutor
-from rdagent_ft.execution.docker_profile import job_limits
+from rdagent_ft.execution.docker_profile import Limits, job_limits
 from rdagent_ft.execution.docker_transfer import FarFiles
 from rdagent_ft.execution.image_context import ImageRequest
 from rdagent_ft.execution.image_pins import ImageName, Variant
@@ -69,30 +69,7 @@ def _open_docker(settings: Settings, notice: Notice) -> OpenExecutor:
             hint=f"it has: {', '.join(engine.info.runtimes)}; see FT_DOCKER_RUNTIME",
         )
     images = Images(engine, settings, notice)
-    limits = job_limits(
-        engine.info,
-        memory_gib=settings.docker_memory_gib,
-        n_cpus=settings.docker_cpus,
-        shm_gib=settings.docker_shm_gib,
-        output_gib=settings.max_output_gib,
-    )
-    user = (os.getuid(), os.getgid())
-    far = (
-        FarFiles(engine, user, limits, keeps_inputs=settings.docker_enable_cache)
-        if engine.is_remote
-        else None
-    )
-    executor: Executor = DockerExecutor(
-        engine,
-        images.id_of,
-        limits=limits,
-        files=far,
-        user=user,
-        stall_timeout_s=settings.stall_timeout,
-        engine_wait_s=settings.docker_engine_wait,
-        runtime=settings.docker_runtime,
-    )
-
+    executor: Executor = docker_executor(engine, settings, images.id_of)
     if settings.docker_enable_cache:
         store = settings.file_path.absolute() / "cache" / "jobs"
         executor = CachingExecutor(executor, store, images.id_of, package_hash())
@@ -102,6 +79,44 @@ def _open_docker(settings: Settings, notice: Notice) -> OpenExecutor:
             images.ready(name)
 
     return OpenExecutor(executor, make_ready)
+
+
+def docker_executor(
+    engine: Engine,
+    settings: Settings,
+    image_of: Callable[[JobKind], str],
+    *,
+    engine_wait_s: float | None = None,
+) -> DockerExecutor:
+    """Return the executor of a run on an engine: its limits, its user, near or far files."""
+    limits = limits_of(engine, settings)
+    user = (os.getuid(), os.getgid())
+    far = (
+        FarFiles(engine, user, limits, keeps_inputs=settings.docker_enable_cache)
+        if engine.is_remote
+        else None
+    )
+    return DockerExecutor(
+        engine,
+        image_of,
+        limits=limits,
+        files=far,
+        user=user,
+        stall_timeout_s=settings.stall_timeout,
+        engine_wait_s=settings.docker_engine_wait if engine_wait_s is None else engine_wait_s,
+        runtime=settings.docker_runtime,
+    )
+
+
+def limits_of(engine: Engine, settings: Settings) -> Limits:
+    """Return what one job may use on an engine."""
+    return job_limits(
+        engine.info,
+        memory_gib=settings.docker_memory_gib,
+        n_cpus=settings.docker_cpus,
+        shm_gib=settings.docker_shm_gib,
+        output_gib=settings.max_output_gib,
+    )
 
 
 class Images:

@@ -126,7 +126,13 @@ def _new_attempt(
         inputs=request.inputs,
         aliases=request.aliases,
         scratch=request.scratch,
-        labels={"run": ctx.run_id, "loop": place, "stage": step, "run_dir": str(ctx.run_dir)},
+        labels={
+            "run": ctx.run_id,
+            "loop": place,
+            "stage": step,
+            "run_dir": str(ctx.run_dir),
+            "executor": ctx.executor.name,
+        },
         env={"RDAGENT_FT_NEEDS_GPU": "1"} if request.needs_gpu else {},
         deadline_unix=ctx.clock.deadline_unix(request.limit_s, ctx.reserve_s),
         needs_gpu=request.needs_gpu,
@@ -139,16 +145,17 @@ def _new_attempt(
 
 def _launch_and_follow(ctx: RunContext, step: StepName, request: JobRequest, attempt: Attempt) -> None:
     handle = attempt.handle
+    began_with = attempt.spec.labels.get("executor", ctx.executor.name)
+    if began_with != ctx.executor.name:  # it may run there: to start it here could start it twice
+        raise PreflightError(
+            f"attempt {attempt.attempt_id} was started by the {began_with} executor",
+            hint=f"resume with --executor {began_with}",
+        )
     if handle is None:
         handle = ctx.executor.submit(attempt.spec)
         ctx.faults.hit(f"after-launch:{step}")
         ctx.journal.launched(attempt.attempt_id, handle)
         ctx.faults.hit(f"while-running:{step}")
-    elif handle.executor != ctx.executor.name:
-        raise PreflightError(
-            f"attempt {attempt.attempt_id} was started by the {handle.executor} executor",
-            hint=f"resume with --executor {handle.executor}",
-        )
     stopped = _follow(ctx, request, attempt.spec, handle)
     result = ctx.executor.collect(handle)
     run_is_over = stopped is not None or (result.reason == "deadline" and ctx.clock.expired(ctx.reserve_s))

@@ -19,18 +19,25 @@ from rdagent_ft.engine.context import RunContext, RunRequest, StopSignal
 from rdagent_ft.engine.executors import OpenExecutor, open_executor
 from rdagent_ft.engine.faults import Faults
 from rdagent_ft.engine.journal import Journal, utc_now
+from rdagent_ft.engine.leftovers import holding
 from rdagent_ft.engine.lock import hold_run
 from rdagent_ft.engine.progress import Progress
 from rdagent_ft.engine.run import Ending, run
 from rdagent_ft.engine.steps.prepare import Gathered, gather
-from rdagent_ft.errors import PreflightError, StateError, UserError
+from rdagent_ft.errors import (
+    EngineAwayError,
+    JobError,
+    PreflightError,
+    RunLockedError,
+    StateError,
+    UserError,
+)
 from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness
 from rdagent_ft.llm.build import build_client
 from rdagent_ft.llm.port import LlmClient
 from rdagent_ft.planning.build import build_planner
 from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.rules import RuleFacts, check_recipe
-from rdagent_ft.reporting.read import is_locked
 from rdagent_ft.settings import Settings, storable
 
 FIXED_SETTINGS = (
@@ -156,11 +163,22 @@ def _work(
 
 
 def _reap_dead_runs(ctx: RunContext) -> None:
-    """Stop jobs that dead runs left with the executor; a resume of such a run starts them again."""
+    """Stop jobs that dead runs below FT_FILE_PATH left with the executor; a resume starts them again.
+
+    What cannot be removed now must not keep a new run from starting: it is told, and left to `gc`.
+    """
+    root = ctx.settings.file_path.absolute()
     for run_dir in ctx.executor.abandoned():
-        if run_dir != ctx.run_dir and not is_locked(run_dir):
-            for attempt_id in ctx.executor.reap(run_dir):
-                ctx.progress.notice(f"stopped {attempt_id}: the process of its run is gone")
+        if run_dir == ctx.run_dir or not run_dir.is_relative_to(root):
+            continue
+        try:
+            with holding(run_dir):
+                for attempt_id in ctx.executor.reap(run_dir):
+                    ctx.progress.notice(f"stopped {attempt_id}: the process of its run is gone")
+        except RunLockedError:
+            continue
+        except (EngineAwayError, JobError) as error:
+            ctx.progress.notice(f"a job of {run_dir} could not be removed: {error.message}")
     ctx.executor.tidy(ctx.run_dir)
 
 

@@ -8,15 +8,22 @@ command (`images`), because the SDK cannot speak to BuildKit.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from rdagent_ft.errors import EngineAwayError, EngineRefusedError, PreflightError
+from rdagent_ft.execution.docker_ssh import SshBridge
 from rdagent_ft.values import Frozen
 
 CALL_TIMEOUT_S = 60.0
+READ_BYTES = 1 << 18
+NOT_REGULAR = 0x8F280000
+"""The bits of the engine's file modes (those of Go) that say link, folder, device, FIFO or socket."""
 LOCAL_HINT = (
     "start a Docker engine or set DOCKER_HOST; `--executor local` runs jobs as plain subprocesses instead"
 )
@@ -35,6 +42,14 @@ class EngineInfo(Frozen):
     runtimes: tuple[str, ...]
 
 
+class PathStatus(Frozen):
+    """A path inside a container. `changed` is its time of change as the engine writes it (RFC 3339)."""
+
+    is_file: bool
+    n_bytes: int
+    changed: str
+
+
 class LogStream(Protocol):
     """An open log: an iterator of pieces, each `TIMESTAMP SPACE BYTES`, that another thread may close."""
 
@@ -46,9 +61,10 @@ class LogStream(Protocol):
 class Engine:
     """A connected engine. `url` is its address; `is_remote` means that it does not see our files."""
 
-    def __init__(self, client: Any, url: str) -> None:
+    def __init__(self, client: Any, url: str, on_close: Callable[[], None] = lambda: None) -> None:
         self.client = client
         self.url = url
+        self._on_close = on_close
         self.is_remote = not url.startswith(("unix://", "http+unix://"))
         self.info = _info(client, url)
 
@@ -81,15 +97,6 @@ class Engine:
     def remove(self, name: str) -> None:
         """Kill and remove the container with its anonymous volumes; one that is gone is no error."""
         _quietly(self.url, lambda: self.client.api.remove_container(name, v=True, force=True), {404, 409})
-
-    def run_inside(self, name: str, argv: list[str]) -> None:
-        """Run a command in a running container and wait for it; its output and end do not matter."""
-
-        def call() -> None:
-            started: Any = self.client.api.exec_create(name, argv)
-            self.client.api.exec_start(started["Id"])
-
-        _quietly(self.url, call, {404, 409})
 
     def containers(self, labels: dict[str, str]) -> list[dict[str, Any]]:
         """Return Names, Labels, State of all containers, running or not, that carry the labels."""
@@ -130,19 +137,60 @@ class Engine:
         """Remove a volume; one that is gone or in use is no error."""
         _quietly(self.url, lambda: self.client.api.remove_volume(name), {404, 409})
 
-    def put_archive(self, name: str, folder: str, archive: Any) -> None:
-        """Unpack a tar (bytes or file object) into a folder of a container, running or not."""
+    def put_archive(self, name: str, folder: str, archive: Iterator[bytes] | bytes) -> None:
+        """Unpack a tar into a folder of a container, running or not. A refusal may leave a part of it."""
         with _calling(self.url):
             self.client.api.put_archive(name, folder, archive)
 
-    def get_archive(self, name: str, path: str) -> Iterator[bytes] | None:
-        """Return the path of a container as a tar stream; None when it is not there."""
-        found: Any = _or_none(self.url, lambda: self.client.api.get_archive(name, path))
-        return None if found is None else found[0]
+    def get_archive(self, name: str, path: str) -> Generator[bytes] | None:
+        """Return a path of a container, running or not, as a tar stream; None when it is not there.
+
+        Whoever does not read it to its end must close it: the engine holds the container meanwhile.
+        """
+        # Not the SDK's own call: its stream cannot be closed.
+        with _calling(self.url):
+            answer = self._ask_archive("GET", name, path)
+            if answer is None:
+                return None
+        return _stream(self.url, answer)
+
+    def path_status(self, name: str, path: str) -> PathStatus | None:
+        """Look at a path of a container, running or not; None when it is not there. Links stay links."""
+        with _calling(self.url):
+            answer = self._ask_archive("HEAD", name, path)
+            if answer is None:
+                return None
+            found: Any = json.loads(base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"]))
+        return PathStatus(
+            is_file=not int(found["mode"]) & NOT_REGULAR,
+            n_bytes=int(found["size"]),
+            changed=str(found["mtime"]),
+        )
+
+    def _ask_archive(self, method: str, name: str, path: str) -> Any:
+        """Return the HTTP answer about a path of a container; None when it is not there."""
+        from docker.errors import NotFound, create_api_error_from_http_exception
+        from requests.exceptions import HTTPError
+
+        api = self.client.api
+        address = f"{api.base_url}/v{api.api_version}/containers/{quote(name)}/archive"
+        answer: Any = api.request(
+            method, address, params={"path": path}, stream=method == "GET", timeout=api.timeout,
+            headers={"Accept-Encoding": "identity"},
+        )  # fmt: skip
+        try:
+            answer.raise_for_status()
+        except HTTPError as error:
+            try:
+                create_api_error_from_http_exception(error)
+            except NotFound:
+                return None
+        return answer
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+        self._on_close()
 
 
 def connect(*, timeout_s: float = CALL_TIMEOUT_S) -> Engine:
@@ -158,13 +206,42 @@ def connect(*, timeout_s: float = CALL_TIMEOUT_S) -> Engine:
             "the package `docker` is missing", hint="pip install docker, or use --executor local"
         ) from None
     url = engine_url()
+    if url.startswith("ssh://"):
+        return _connect_through_ssh(url, timeout_s)
     try:
-        client = docker.from_env(timeout=int(timeout_s), use_ssh_client=True)
-        return Engine(client, url)
+        return Engine(docker.from_env(timeout=int(timeout_s)), url)
     except (DockerException, OSError) as error:
         raise EngineAwayError(
             f"no Docker engine answers at {url}: {_brief(error)}", hint=LOCAL_HINT
         ) from None
+
+
+def _connect_through_ssh(url: str, timeout_s: float) -> Engine:
+    """Connect to a local socket that leads to the engine: the SDK's own ssh starts one for each call."""
+    import docker
+    from docker.errors import DockerException
+
+    bridge = SshBridge(url)
+    try:
+        client: Any = docker.DockerClient(base_url=f"unix://{bridge.socket_path}", timeout=int(timeout_s))
+        client.api.get_adapter(client.api.base_url).close()
+        client.api.mount("http+docker://", _one_pool(f"http+unix://{bridge.socket_path}", int(timeout_s)))
+        return Engine(client, url, bridge.close)
+    except (DockerException, OSError, EngineAwayError) as error:
+        said = bridge.complaint() or _brief(error)
+        bridge.close()
+        raise EngineAwayError(f"no Docker engine answers at {url}: {said}", hint=LOCAL_HINT) from None
+
+
+def _one_pool(socket_url: str, timeout_s: int) -> Any:
+    """Return an HTTP adapter that uses connections again. The SDK's own has a pool for each address."""
+    from docker.transport import UnixHTTPAdapter
+
+    class OnePool(UnixHTTPAdapter):
+        def get_connection(self, url: Any, proxies: Any = None) -> Any:
+            return super().get_connection("http+docker://localhost", proxies)
+
+    return OnePool(socket_url, timeout_s)
 
 
 def engine_url() -> str:
@@ -220,6 +297,14 @@ def _calling(url: str) -> Generator[None]:
         raise EngineAwayError(
             f"the engine at {url} does not answer: {_brief(error)}", hint=LOCAL_HINT
         ) from None
+
+
+def _stream(url: str, answer: Any) -> Generator[bytes]:
+    try:
+        with _calling(url):
+            yield from answer.iter_content(READ_BYTES)
+    finally:
+        answer.close()
 
 
 def _or_none(url: str, call: Callable[[], Any]) -> Any:

@@ -9,7 +9,6 @@ sandbox promises, and what it does not, is in docs/execution.md.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -19,11 +18,14 @@ from typing import Any, TypeVar
 
 from rdagent_ft.errors import EngineAwayError, EngineRefusedError, JobError, RdagentFtError
 from rdagent_ft.execution import docker_labels
+from rdagent_ft.execution.docker_archives import OutputTooLargeError
+from rdagent_ft.execution.docker_control import RESULT_NAME, control_folder, read_result
 from rdagent_ft.execution.docker_engine import Engine
+from rdagent_ft.execution.docker_files import JobFiles, NearFiles
+from rdagent_ft.execution.docker_gpus import probe_gpus
 from rdagent_ft.execution.docker_judge import ended_unix, judge, started_unix
 from rdagent_ft.execution.docker_log import LOG_NAME, LogFollower
-from rdagent_ft.execution.docker_mounts import bind_mounts, checked_inputs
-from rdagent_ft.execution.docker_profile import CODE_FOLDER, Limits, container_options, job_command
+from rdagent_ft.execution.docker_profile import Limits, container_options, job_command
 from rdagent_ft.execution.docker_reaper import Held, abandoned_runs, held_containers, remove_below
 from rdagent_ft.execution.docker_watch import Watch, keep_stop, read_stop, stop_and_wait
 from rdagent_ft.execution.job_environment import check_extra
@@ -32,7 +34,6 @@ from rdagent_ft.execution.outputs import read_text_tail
 from rdagent_ft.execution.port import FailureClass, JobHandle, JobKind, JobResult, JobSpec, JobState
 from rdagent_ft.values import write_json
 
-RESULT_NAME = "result.json"
 AWAY_NAME = "engine-away.json"
 LOG_TAIL_CHARS = 4000
 APPEARS_WITHIN_S = 15.0
@@ -41,10 +42,11 @@ _ATTEMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class DockerExecutor:
-    """Runs jobs in containers of one engine that sees our files.
+    """Runs jobs in containers of one engine.
 
     Args:
         engine: where containers run.
+        files: how files reach the engine; default: it sees ours.
         image_of: the image (id or tag) of a kind of job; asked at each submit.
         limits: what one job may use.
         stall_timeout_s: end a job that wrote neither log nor file for so long; None: never.
@@ -59,13 +61,14 @@ class DockerExecutor:
 
     def __init__(
         self, engine: Engine, image_of: Callable[[JobKind], str], *, limits: Limits,
-        stall_timeout_s: float | None = None, engine_wait_s: float = 120.0,
+        files: JobFiles | None = None, stall_timeout_s: float | None = None, engine_wait_s: float = 120.0,
         user: tuple[int, int] | None = None, runtime: str | None = None, grace_s: float = 10.0,
         log_max_bytes: int = 50 << 20,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._image_of = image_of
         self._limits = limits
+        self._files: JobFiles = files or NearFiles(engine, limits)
         self._stall_timeout_s = stall_timeout_s
         self._engine_wait_s = engine_wait_s
         self._user = user or (os.getuid(), os.getgid())
@@ -75,6 +78,7 @@ class DockerExecutor:
         self._followers: dict[str, LogFollower] = {}
         self._watches: dict[str, Watch] = {}
         self._away_since: float | None = None
+        self._far_gpus: tuple[Gpu, ...] | None = None
 
     def submit(self, spec: JobSpec) -> JobHandle:
         """Start the job's container, or adopt the one that has this attempt's name, running or ended.
@@ -113,6 +117,7 @@ class DockerExecutor:
             return JobState(state="ended")
         follower = self._follow(handle)
         try:
+            self._files.fetch_progress(handle)
             self._watch(handle).look(follower.last_write)
         except EngineAwayError as error:
             self._engine_is_lost(handle, error)
@@ -138,16 +143,19 @@ class DockerExecutor:
         control = _control(handle)
         kept = read_result(control)
         if kept is None:
+            unfetched: JobError | None = None
             found = self._inspect_ended(handle)
             if found is not None and _is_running(found["State"]):
                 raise JobError(f"job {handle.attempt_id!r} still runs")
             if found is not None:
                 self._follow(handle).finish()
-            kept = self._judge(handle, found)
+                unfetched = self._fetch(handle)
+            kept = self._judge(handle, found, unfetched)
             write_json(control / RESULT_NAME, kept.model_dump(mode="json"))
         self._forget(handle)
         with contextlib.suppress(EngineAwayError):  # `tidy` and `reap` come back for it
             self._engine.remove(_name(handle))
+            self._files.discard(handle.attempt_id)
         return kept
 
     def log_path(self, handle: JobHandle) -> Path:
@@ -155,8 +163,16 @@ class DockerExecutor:
         return _control(handle) / LOG_NAME
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """Return the GPUs of the engine's machine."""
-        return read_gpus()
+        """Return the GPUs of the engine's machine; a remote one is asked once, which may build an image."""
+        if not self._engine.is_remote:
+            return read_gpus()
+        if self._far_gpus is None:
+            has_runtime = "nvidia" in self._engine.info.runtimes
+            self._far_gpus = probe_gpus(self._engine, self._image_of("train")) if has_runtime else ()
+        return self._far_gpus
+
+    def forget(self, result: JobResult) -> None:
+        """Do nothing: no result is kept for equal jobs."""
 
     def abandoned(self) -> list[Path]:
         """Return the run folders of containers whose controller is gone."""
@@ -167,7 +183,10 @@ class DockerExecutor:
 
         Their end is recorded as `infra`/`reaped`: a resume of their run tries once more.
         """
-        return remove_below(self._engine, folder.absolute(), self._record_reaped)
+        removed = remove_below(self._engine, folder.absolute(), self._record_reaped)
+        for attempt_id in removed:
+            self._files.discard(attempt_id)
+        return removed
 
     def tidy(self, run_dir: Path) -> None:
         """Remove containers of the run whose end is recorded: a crash came before their removal."""
@@ -177,6 +196,8 @@ class DockerExecutor:
                 and (control_folder(held.out_dir, held.attempt_id) / RESULT_NAME).exists()
             ):
                 self._engine.remove(held.name)
+                self._files.discard(held.attempt_id)
+        self._files.tidy()
 
     def _create_and_start(self, spec: JobSpec, image: str) -> None:
         name = docker_labels.container_name(spec.attempt_id)
@@ -187,6 +208,7 @@ class DockerExecutor:
         if found["Config"]["Labels"].get(docker_labels.ATTEMPT) != spec.attempt_id:
             raise JobError(f"the container name {name} is taken by a container that is not ours")
         if found["State"].get("Status") == "created":
+            self._files.send(spec, image)
             self._engine.start(name)
 
     def _appeared(self, name: str) -> dict[str, Any]:
@@ -212,13 +234,11 @@ class DockerExecutor:
                 )
 
     def _options(self, spec: JobSpec) -> dict[str, Any]:
-        inputs = checked_inputs(spec)
-        code = Path(__file__).resolve().parent.parent
         gpus = self.gpus() if spec.needs_gpu else ()
         return container_options(
             spec,
             labels=docker_labels.job_labels(spec, spec.out_dir.absolute()),
-            mounts=bind_mounts(spec, inputs, code, f"{CODE_FOLDER}/{code.name}"),
+            mounts=self._files.mounts(spec),
             limits=self._limits,
             user=self._user,
             gpu_uuid=gpus[0].uuid if gpus else None,
@@ -244,14 +264,33 @@ class DockerExecutor:
         write_json(_control(handle) / RESULT_NAME, result.model_dump(mode="json"))
 
     def _record_reaped(self, held: Held) -> None:
+        """Record the end of a running job, and save its files: the next attempt may go on from them."""
         control, now = control_folder(held.out_dir, held.attempt_id), time.time()
-        if control.is_dir() and not (control / RESULT_NAME).exists():
+        if not control.is_dir() or (control / RESULT_NAME).exists():
+            return
+        with contextlib.suppress(RdagentFtError):
+            self._engine.signal(held.name, "SIGKILL")
+            self._files.fetch(JobHandle(executor="docker", attempt_id=held.attempt_id, out_dir=held.out_dir))
+        if held.is_running:
             result = JobResult(
                 failure_class="infra", reason="reaped", exit_code=None, started_unix=now, ended_unix=now
             )
             write_json(control / RESULT_NAME, result.model_dump(mode="json"))
 
-    def _judge(self, handle: JobHandle, found: dict[str, Any] | None) -> JobResult:
+    def _fetch(self, handle: JobHandle) -> JobError | None:
+        """Bring the job's folder back; return why there is none. A local disk that is full is raised."""
+        try:
+            self._patiently(lambda: self._files.fetch(handle))
+        except OutputTooLargeError as error:
+            keep_stop(_control(handle), "output_limit")
+            return error
+        except EngineRefusedError as error:
+            return error
+        return None
+
+    def _judge(
+        self, handle: JobHandle, found: dict[str, Any] | None, unfetched: JobError | None
+    ) -> JobResult:
         control = _control(handle)
         tail = read_text_tail(control / LOG_NAME, LOG_TAIL_CHARS)
         now = time.time()
@@ -270,6 +309,10 @@ class DockerExecutor:
                 needs_gpu=bool(handle.ref["needs_gpu"]),
                 log_tail=tail,
             )
+            if isinstance(unfetched, EngineRefusedError):
+                failure = ("infra", "fetch_failed")
+        evidence = self._evidence(handle, found)
+        evidence |= {} if unfetched is None else {"fetch_error": unfetched.message}
         return JobResult(
             failure_class=failure[0],
             reason=failure[1],
@@ -277,7 +320,7 @@ class DockerExecutor:
             started_unix=started_unix(state) or now,
             ended_unix=max(ended_unix(state) or now, started_unix(state)),  # the engine's clocks differ
             log_tail=tail,
-            evidence=self._evidence(handle, found),
+            evidence=evidence,
         )
 
     def _inspect_ended(self, handle: JobHandle) -> dict[str, Any] | None:
@@ -315,7 +358,7 @@ class DockerExecutor:
             watch = Watch(
                 self._engine, _name(handle), handle.out_dir, _control(handle),
                 deadline_unix=float(handle.ref["deadline_unix"]), stall_timeout_s=self._stall_timeout_s,
-                limits=self._limits, grace_s=self._grace_s,
+                holds_too_much=lambda: self._files.holds_too_much(handle), grace_s=self._grace_s,
             )  # fmt: skip
             self._watches[handle.attempt_id] = watch
         return watch
@@ -343,20 +386,6 @@ class DockerExecutor:
                 if time.monotonic() >= give_up_at:
                     raise
                 time.sleep(0.5)
-
-
-def control_folder(out_dir: Path, attempt_id: str) -> Path:
-    """Return where the controller keeps its own files of an attempt: beside the job's folder."""
-    out_dir = out_dir.absolute()
-    return out_dir.with_name("." + out_dir.name) / attempt_id
-
-
-def read_result(control: Path) -> JobResult | None:
-    """Return the recorded end of an attempt; None when there is none yet."""
-    try:
-        return JobResult.model_validate(json.loads((control / RESULT_NAME).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
 
 
 def _control(handle: JobHandle) -> Path:

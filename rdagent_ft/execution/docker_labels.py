@@ -16,7 +16,11 @@ from rdagent_ft.execution.processes import ProcessId, identify, is_alive
 
 PREFIX = "io.rdagent-ft."
 ATTEMPT = PREFIX + "attempt"
+CONTENT = PREFIX + "content"
+"""On volumes of inputs: the hash of what they hold."""
 DEADLINE = PREFIX + "deadline"
+HELPER = PREFIX + "helper"
+"""On containers that run no job: what they are for."""
 HOST = PREFIX + "host"
 OUT_DIR = PREFIX + "out-dir"
 OWNER = PREFIX + "owner"
@@ -36,13 +40,17 @@ def own_labels() -> dict[str, str]:
     return {HOST: host_id(), UID: str(os.getuid())}
 
 
+def owner_id() -> str:
+    """Return this process as an owner that `owner_lives` finds again."""
+    own = identify(os.getpid())
+    return "" if own is None else f"{own.boot_id}/{own.pid}/{own.start_ticks}"
+
+
 def job_labels(spec: JobSpec, out_dir: Path) -> dict[str, str]:
     """Return all labels of a job's container."""
-    own = identify(os.getpid())
-    owner = "" if own is None else f"{own.boot_id}/{own.pid}/{own.start_ticks}"
     return {
         **own_labels(),
-        OWNER: owner,
+        OWNER: owner_id(),
         ATTEMPT: spec.attempt_id,
         DEADLINE: f"{spec.deadline_unix:.0f}",
         OUT_DIR: str(out_dir),

@@ -24,6 +24,31 @@ MEMORY_SHARE = 0.9
 KILL_AFTER_S = 30
 ORPHAN_GRACE_S = 60
 """The controller ends a job at its deadline; the container ends itself this much later."""
+LAUNCHER = """\
+dump() {
+    for folder in /proc/[0-9]*; do
+        [ "${folder#/proc/}" = $$ ] || while read -r key value; do
+            [ "$key" = SigCgt: ] && [ $((0x$value & 0x200)) -ne 0 ] && kill -USR1 "${folder#/proc/}"
+        done < "$folder/status"
+    done 2> /dev/null
+}
+trap 'again=1; dump' USR1
+trap 'again=1; kill -TERM "$job"' TERM
+env --default-signal=INT,QUIT "$@" 2>&1 &
+job=$! again=1 code=
+while [ "$again" ]; do
+    again=; wait "$job"; ended=$?
+    [ "$code" ] && [ "$ended" = 127 ] || code=$ended
+done
+exit "$code"
+"""
+"""Runs its arguments, both streams as one, and ends with their exit code; 127 is also a wait too many.
+
+SIGUSR1 goes on to every process that handles it: our jobs register faulthandler, which prints all
+stacks. It needs no new process, so that a job that took all of them still dumps. The dump is not a
+command that we run inside: a job can stop what enters its container, and then the engine cannot end
+that container by any means. `env`: a shell starts what it does not wait for with SIGINT ignored.
+"""
 
 
 class Limits(Frozen):
@@ -58,9 +83,14 @@ def job_limits(
 
 
 def job_command(spec: JobSpec) -> list[str]:
-    """Return the container's command: the job under `timeout`, which needs no controller to end it."""
+    """Return the container's command: the job under `timeout`, which needs no controller to end it.
+
+    Both streams go through one pipe: the engine reads two independently, so that a flood on one would
+    arrive after the traceback that followed it.
+    """
     left_s = max(1, math.ceil(spec.deadline_unix - time.time())) + ORPHAN_GRACE_S
-    return ["timeout", f"--kill-after={KILL_AFTER_S}", str(left_s), *spec.argv]
+    launcher = ["sh", "-c", LAUNCHER, "sh"]
+    return [*launcher, "timeout", f"--kill-after={KILL_AFTER_S}", str(left_s), *spec.argv]
 
 
 def job_variables(spec: JobSpec, n_cpus: float) -> dict[str, str]:

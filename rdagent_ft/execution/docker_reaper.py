@@ -51,14 +51,13 @@ def remove_below(engine: Engine, folder: Path, record: Callable[[Held], None]) -
     """Remove our containers whose run or output lies at or below `folder`; return their attempt ids.
 
     Containers of a controller that still lives are left: it waits for them. `record` is called before
-    a running one is removed.
+    one is removed.
     """
     removed: list[str] = []
     for held in held_containers(engine):
         below = held.run_dir.is_relative_to(folder) or held.out_dir.is_relative_to(folder)
         if below and not held.owner_lives:
-            if held.is_running:
-                record(held)
+            record(held)
             engine.remove(held.name)
             removed.append(held.attempt_id)
     return removed

@@ -1,6 +1,7 @@
 """Ending a container that must end: deadline, stall, too much output, or a cancel.
 
 The steps are those of the local executor: a stack dump where the job can give one, SIGTERM, SIGKILL.
+All are signals to the first process: nothing is ever run inside (`docker_profile.LAUNCHER` says why).
 The reason is kept on disk before the first step, so that a controller that dies in between still
 tells the truth about the end.
 """
@@ -8,10 +9,12 @@ tells the truth about the end.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -25,13 +28,6 @@ STOP_NAME = "stop.json"
 STACK_DUMP_S = 1.0
 OUTPUT_LOOK_S = 10.0
 MAX_TOP_ENTRIES = 2_000
-DUMP = (
-    "sh", "-c",
-    'for d in /proc/[0-9]*; do while read -r k v; do '
-    'if [ "$k" = SigCgt: ] && [ $((0x$v & 0x200)) -ne 0 ]; then kill -USR1 "${d#/proc/}"; fi; '
-    'done < "$d/status"; done 2>/dev/null',
-)  # fmt: skip
-"""SIGUSR1 to every process that handles it: our jobs register faulthandler, which prints all stacks."""
 
 
 class Watch:
@@ -39,13 +35,13 @@ class Watch:
 
     def __init__(
         self, engine: Engine, name: str, out_dir: Path, control: Path, *, deadline_unix: float,
-        stall_timeout_s: float | None, limits: Limits, grace_s: float,
+        stall_timeout_s: float | None, holds_too_much: Callable[[], bool], grace_s: float,
     ) -> None:  # fmt: skip
         self._engine, self._name = engine, name
         self._out_dir, self._control = out_dir, control
         self._deadline_unix = deadline_unix
         self._stall_timeout_s = stall_timeout_s
-        self._limits = limits
+        self._holds_too_much = holds_too_much
         self._grace_s = grace_s
         self._began = time.monotonic()
         self._asked_at: float | None = None
@@ -70,7 +66,7 @@ class Watch:
         dump_s = 0.0 if read_stop(self._control) == "cancelled" else STACK_DUMP_S
         if self._n_steps_taken == 0:
             if dump_s:
-                self._engine.run_inside(self._name, list(DUMP))
+                self._engine.signal(self._name, "SIGUSR1")  # the launcher passes it on
             self._n_steps_taken = 1
         if self._n_steps_taken == 1 and waited_s >= dump_s:
             self._engine.signal(self._name, "SIGTERM")
@@ -90,7 +86,7 @@ class Watch:
                     return "stalled"
         if now >= self._next_look:
             self._next_look = now + OUTPUT_LOOK_S
-            if output_is_too_much(self._out_dir, self._limits):
+            if self._holds_too_much():
                 return "output_limit"
         return None
 
@@ -122,7 +118,9 @@ def stop_and_wait(engine: Engine, name: str, watch: Watch, timeout_s: float) -> 
 def output_is_too_much(folder: Path, limits: Limits) -> bool:
     """Return whether a job's folder holds more bytes on disk or more files than it may.
 
-    Counts allocated blocks, so a sparse file counts for what it really takes. Follows no link.
+    Counts allocated blocks, so a sparse file counts for what it really takes. Follows no link. A folder
+    that we may not look into, or that lies deeper than any path reaches, is too much: what a job hides
+    cannot be counted.
     """
     n_files, n_bytes = 0, 0
     pending = [str(folder)]
@@ -137,8 +135,10 @@ def output_is_too_much(folder: Path, limits: Limits) -> bool:
                         pending.append(entry.path)
                     else:
                         n_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
-        except OSError:  # it vanished, or the job took our right to look: then it counts as nothing
-            continue
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}:
+                return True
+            continue  # it vanished meanwhile
     return n_bytes > limits.output_bytes
 
 

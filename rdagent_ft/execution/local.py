@@ -143,6 +143,9 @@ class LocalExecutor:
     def tidy(self, run_dir: Path) -> None:
         """Do nothing: an ended process leaves nothing but its files."""
 
+    def forget(self, result: JobResult) -> None:
+        """Do nothing: no result is kept for equal jobs."""
+
     def abandoned(self) -> list[Path]:
         """Return nothing: local jobs are known by their folders, which `gc` walks."""
         return []
@@ -154,6 +157,8 @@ class LocalExecutor:
             if CONTROL_FOLDER not in folders:
                 continue
             folders.remove(CONTROL_FOLDER)
+            if not _is_ours(Path(parent)):
+                continue
             for control in sorted((Path(parent) / CONTROL_FOLDER).iterdir()):
                 if not (control / "claim").is_file():
                     continue
@@ -213,6 +218,15 @@ class LocalExecutor:
 
 def _control(handle: JobHandle) -> Path:
     return handle.out_dir / CONTROL_FOLDER / handle.attempt_id
+
+
+def _is_ours(out_dir: Path) -> bool:
+    """Return whether `.jobs` here is our record: not a link, and not made by a job in a container.
+
+    A contained job could write a claim that names a process of the host.
+    """
+    contained = out_dir.with_name("." + out_dir.name).is_dir()
+    return not contained and not (out_dir / CONTROL_FOLDER).is_symlink()
 
 
 def _marker(control: Path) -> str:

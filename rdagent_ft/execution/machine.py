@@ -42,14 +42,18 @@ class Machine(Frozen):
     gpus: tuple[Gpu, ...] = ()
 
 
-def read_machine(path: Path | None = None) -> Machine:
-    """Look at the machine. `path` chooses the disk; it need not exist yet (default: here)."""
+def read_machine(path: Path | None = None, gpus: tuple[Gpu, ...] | None = None) -> Machine:
+    """Look at the machine. `path` chooses the disk; it need not exist yet (default: here).
+
+    `gpus` are those that jobs will see, where that is known; None asks `nvidia-smi`.
+    """
     import psutil
 
     folder = (path or Path.cwd()).absolute()
     while not folder.exists():
         folder = folder.parent
-    gpus = read_gpus()
+    if gpus is None:
+        gpus = read_gpus()
     memory_bytes = min(psutil.virtual_memory().total, _control_group_limit())
     return Machine(
         n_cpus=len(os.sched_getaffinity(0)),

@@ -120,6 +120,10 @@ class Executor(Protocol):
         """Remove what ended jobs of a run left with the executor; called at start and after each loop."""
         ...
 
+    def forget(self, result: JobResult) -> None:
+        """Never return this result for an equal job: it ended well and yet left nothing of use."""
+        ...
+
     def abandoned(self) -> list[Path]:
         """Return the run folders of jobs still held here whose controller is gone; for `reap`.
 

@@ -64,6 +64,10 @@ _OWN_CLASSES: dict[str, tuple[Blame, str]] = {
     "resource.deadline": ("environment", "give more time, or train fewer steps"),
     "resource.stalled": ("environment", "see the stack dump at the end of the log; try once more"),
     "resource.host_oom": ("environment", "use a smaller micro-batch or a machine with more memory"),
+    "resource.output_limit": ("environment", "the job filled FT_MAX_OUTPUT_GIB: save fewer checkpoints"),
+    "env.engine": ("environment", "the Docker engine went away while the job ran; try again"),
+    "env.gpu": ("environment", "the GPU or its driver failed; try once more, then look at the machine"),
+    "env.reaped": ("environment", "a clean-up stopped the job, because its run's process was gone; resume"),
     "env.lost": ("environment", "the job's supervisor was killed or the machine restarted; try again"),
     "env.start": ("environment", "see the log: the job could not be started"),
     "env.killed": ("environment", "someone stopped the job from outside; try again"),
@@ -78,7 +82,13 @@ _BY_REASON = {
     "cancelled": "run.stopped",
     "lost": "env.lost",
     "killed": "env.killed",
+    "engine_lost": "env.engine",
+    "engine_restarted": "env.engine",
+    "gpu_lost": "env.gpu",
+    "reaped": "env.reaped",
+    "output_limit": "resource.output_limit",
 }
+"""What the executor knows for sure goes before anything that the job's log or files say."""
 
 
 @cache

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker_env import docker_environment
 from world import LOOP, REPOSITORY
 
 from rdagent_ft.demo.router_task import chance_level
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.train]
 ASSETS = (
     "from rdagent_ft.cli.invocation import RunOptions; "
     "from rdagent_ft.cli.demo_assets import make_demo_assets; "
-    "make_demo_assets(RunOptions(), labels='shuffled')"
+    "make_demo_assets(RunOptions(overrides={'executor': 'local'}), labels='shuffled')"
 )
 
 
@@ -32,12 +33,12 @@ def environment(root: Path) -> dict[str, str]:
     return {**kept, "FT_FILE_PATH": str(root), "HF_HUB_OFFLINE": "1"}
 
 
-def command(root: Path, *argv: str) -> dict[str, Any]:
+def command(root: Path, *argv: str, **extra: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, *argv],
         capture_output=True,
         text=True,
-        env=environment(root),
+        env={**environment(root), **extra},
         cwd=REPOSITORY,
         timeout=580,
     )
@@ -56,16 +57,31 @@ def short_recipe(root: Path, **stage: Any) -> Path:
 
 def control(root: Path, dataset: str, model: str, recipe: Path) -> dict[str, Any]:
     names = ("--dataset", dataset, "--model", model, "--recipe", str(recipe))
-    return command(root, LOOP, *names, "--loop_n", "1", "--json")
+    return command(root, LOOP, *names, "--executor", "local", "--loop_n", "1", "--json", FT_ALLOW_CPU="1")
 
 
-def test_the_demo_improves_on_items_it_never_saw(root: Path) -> None:
-    document = command(root, "-m", "rdagent_ft.cli.main", "demo", "--loop_n", "1", "--json")
-    claim = document["claim"]
+@pytest.fixture(scope="module")
+def local_demo(root: Path) -> dict[str, Any]:
+    """The demo as a newcomer runs it: no engine, no key, no GPU."""
+    return command(root, "-m", "rdagent_ft.cli.main", "demo", "--loop_n", "1", "--json")
+
+
+def test_the_demo_improves_on_items_it_never_saw(local_demo: dict[str, Any]) -> None:
+    document, claim = local_demo, local_demo["claim"]
     assert claim["verdict"] == "improved"
     assert claim["ci95"][0] > 0.3, "the interval is far from 0"
     assert claim["base"] < 0.05
     assert Path(document["best"]["merged"], "model.safetensors").is_file()
+
+
+def test_in_containers_the_demo_ends_with_the_same_verdict(
+    local_demo: dict[str, Any], docker_engine: None, tmp_path: Path
+) -> None:
+    argv = ("-m", "rdagent_ft.cli.main", "demo", "--executor", "docker", "--loop_n", "1", "--json")
+    document = command(tmp_path, *argv, **docker_environment())
+    assert document["claim"]["verdict"] == local_demo["claim"]["verdict"]
+    assert document["claim"]["n"] == local_demo["claim"]["n"]
+    assert [p for p in tmp_path.rglob("*") if p.lstat().st_uid != os.getuid()] == []
 
 
 def test_with_shuffled_labels_the_tuned_model_scores_at_chance(root: Path) -> None:

@@ -101,6 +101,8 @@ class World:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("FT_") and "API_KEY" not in k}
         fixed = {
             "FT_FILE_PATH": str(self.files(name)),
+            "FT_EXECUTOR": "local",
+            "FT_ALLOW_CPU": "1",
             "FT_VAL_ITEMS": "40",
             "FT_DEV_ITEMS": "20",
             "FT_TEST_ITEMS": "40",

@@ -1,4 +1,7 @@
-"""What every executor promises: one suite for `local` and `docker`, with real processes and containers."""
+"""What every executor promises: one suite for `local` and `docker`, with real processes and containers.
+
+`docker-tcp` is the same engine reached through TCP: it counts as remote, so all files travel.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from rdagent_ft.execution.port import Executor, JobHandle
 Make = Callable[..., Executor]
 
 
-@pytest.fixture(params=["local", "docker"])
+@pytest.fixture(params=["local", "docker", "docker-tcp"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -30,8 +33,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(kind: str, request: pytest.FixtureRequest) -> Make:
     """Make an executor of the kind under test; options are those of its constructor."""
-    if kind == "docker":
-        return request.getfixturevalue("make_docker")
+    if kind != "local":
+        return request.getfixturevalue("make_docker" if kind == "docker" else "make_far")
     return lambda **options: LocalExecutor(**{"grace_s": 0.5} | options)
 
 
@@ -41,6 +44,16 @@ def controller_script(kind: str, request: pytest.FixtureRequest) -> str:
     if kind == "local":
         return "from rdagent_ft.execution.local import LocalExecutor; executor = LocalExecutor(); "
     image = request.getfixturevalue("train_image")
+    if kind == "docker-tcp":
+        return (
+            "import os; from rdagent_ft.execution.docker_engine import connect; "
+            "from rdagent_ft.execution.docker_executor import DockerExecutor; "
+            "from rdagent_ft.execution.docker_profile import job_limits; "
+            "from rdagent_ft.execution.docker_transfer import FarFiles; engine = connect(); "
+            "limits = job_limits(engine.info, memory_gib=1); "
+            "files = FarFiles(engine, (os.getuid(), os.getgid()), limits); "
+            f"executor = DockerExecutor(engine, lambda kind: {image!r}, limits=limits, files=files); "
+        )
     return (
         "from rdagent_ft.execution.docker_engine import connect; "
         "from rdagent_ft.execution.docker_executor import DockerExecutor; "
@@ -183,7 +196,8 @@ def test_a_stray_child_is_ended_with_the_job(tmp_path: Path, make: Make) -> None
         "    os.setsid()\n"
         "    if os.fork() == 0:\n"
         "        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "        while True:\n            open('beat', 'w').write(str(time.time()))\n            time.sleep(0.05)\n"
+        "        while True:\n"
+        "            open('beat', 'w').write(str(time.time()))\n            time.sleep(0.05)\n"
         "    os._exit(0)\n"
         "while not os.path.exists('beat'): time.sleep(0.01)\n"
     )
@@ -212,12 +226,13 @@ def test_cancel_ends_everything_and_may_be_repeated(tmp_path: Path, make: Make) 
     executor = make()
     code = (
         "import subprocess, sys, time\n"
-        'beat = \'import time\\nwhile True: open("beat", "w").write(str(time.time())); time.sleep(0.05)\'\n'
-        "child = subprocess.Popen([sys.executable, '-c', beat])\n"
+        'beat = \'while 1: open("metrics.jsonl", "w").write(str(time.time())); time.sleep(0.05)\'\n'
+        "child = subprocess.Popen([sys.executable, '-c', 'import time\\n' + beat])\n"
         "time.sleep(600)\n"
     )
     handle = executor.submit(spec_of(tmp_path, code))
-    wait_until(lambda: (tmp_path / "job" / "beat").exists())
+    seen = tmp_path / "job" / "metrics.jsonl"  # what a remote engine shows while the job runs
+    wait_until(lambda: executor.poll(handle).state == "running" and seen.exists())
     with pytest.raises(JobError, match="still runs"):
         executor.collect(handle)
     executor.cancel(handle)
@@ -225,9 +240,9 @@ def test_cancel_ends_everything_and_may_be_repeated(tmp_path: Path, make: Make) 
     result = executor.collect(handle)
     assert (result.failure_class, result.reason) == ("stopped", "cancelled")
     assert executor.collect(handle) == result
-    beat = (tmp_path / "job" / "beat").read_text()
+    beat = seen.read_text()
     time.sleep(0.5)
-    assert (tmp_path / "job" / "beat").read_text() == beat
+    assert seen.read_text() == beat
 
 
 def test_the_same_attempt_starts_once(tmp_path: Path, make: Make) -> None:
