@@ -69,6 +69,7 @@ def run(ctx: RunContext, bounds: Bounds, gathered: Gathered | None = None) -> En
         except StopRun as stop:
             ending = Ending(status="stopped", stop_reason=stop.reason)
         status, reason = ending.status, ending.stop_reason
+        ctx.executor.tidy(ctx.run_dir)
     finally:
         ctx.journal.end_invocation(number, status=status, stop_reason=reason, active_s=ctx.clock.active_s())
         write_reports(ctx.run_dir)

@@ -25,8 +25,9 @@ from rdagent_ft.execution.docker_files import JobFiles, NearFiles
 from rdagent_ft.execution.docker_gpus import probe_gpus
 from rdagent_ft.execution.docker_judge import ended_unix, judge, started_unix
 from rdagent_ft.execution.docker_log import LOG_NAME, LogFollower
-from rdagent_ft.execution.docker_profile import Limits, container_options, job_command
+from rdagent_ft.execution.docker_profile import Limits, container_options
 from rdagent_ft.execution.docker_reaper import Held, abandoned_runs, held_containers, remove_below
+from rdagent_ft.execution.docker_start import create_and_start
 from rdagent_ft.execution.docker_watch import Watch, keep_stop, read_stop, stop_and_wait
 from rdagent_ft.execution.job_environment import check_extra
 from rdagent_ft.execution.machine import Gpu, read_gpus
@@ -36,7 +37,6 @@ from rdagent_ft.values import write_json
 
 AWAY_NAME = "engine-away.json"
 LOG_TAIL_CHARS = 4000
-APPEARS_WITHIN_S = 15.0
 T = TypeVar("T")
 _ATTEMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -99,7 +99,9 @@ class DockerExecutor:
         )
         if not (control / RESULT_NAME).exists():
             try:
-                self._patiently(lambda: self._create_and_start(spec, image))
+                self._patiently(
+                    lambda: create_and_start(self._engine, self._files, spec, image, self._options)
+                )
             except EngineRefusedError as error:
                 self._end_unstarted(handle, error)
         return handle
@@ -189,7 +191,14 @@ class DockerExecutor:
         return removed
 
     def tidy(self, run_dir: Path) -> None:
-        """Remove containers of the run whose end is recorded: a crash came before their removal."""
+        """Remove containers of the run whose end is recorded: a crash came before their removal.
+
+        An engine that is away is no error: the next call comes back for it.
+        """
+        with contextlib.suppress(EngineAwayError):
+            self._tidy(run_dir)
+
+    def _tidy(self, run_dir: Path) -> None:
         for held in held_containers(self._engine):
             if (
                 held.run_dir == run_dir
@@ -198,40 +207,6 @@ class DockerExecutor:
                 self._engine.remove(held.name)
                 self._files.discard(held.attempt_id)
         self._files.tidy()
-
-    def _create_and_start(self, spec: JobSpec, image: str) -> None:
-        name = docker_labels.container_name(spec.attempt_id)
-        if self._engine.inspect(name) is None:
-            self._refuse_overlap(spec)
-            self._engine.create(name, image, job_command(spec), self._options(spec))
-        found = self._appeared(name)
-        if found["Config"]["Labels"].get(docker_labels.ATTEMPT) != spec.attempt_id:
-            raise JobError(f"the container name {name} is taken by a container that is not ours")
-        if found["State"].get("Status") == "created":
-            self._files.send(spec, image)
-            self._engine.start(name)
-
-    def _appeared(self, name: str) -> dict[str, Any]:
-        """Look at a container that exists, or that another controller is creating this moment.
-
-        The engine takes the name before the container can be seen.
-        """
-        give_up_at = time.monotonic() + APPEARS_WITHIN_S
-        while (found := self._engine.inspect(name)) is None:
-            if time.monotonic() >= give_up_at:
-                raise EngineRefusedError(f"container {name} vanished before it was started")
-            time.sleep(0.05)
-        return found
-
-    def _refuse_overlap(self, spec: JobSpec) -> None:
-        place = {docker_labels.OUT_DIR: str(spec.out_dir.absolute()), **docker_labels.own_labels()}
-        for entry in self._engine.containers(place):
-            other = docker_labels.labels_of(entry).get(docker_labels.ATTEMPT)
-            if entry.get("State") == "running" and other != spec.attempt_id:
-                raise JobError(
-                    f"job {spec.attempt_id!r} could not be started",
-                    hint=f"attempt {other} still runs in {spec.out_dir}",
-                )
 
     def _options(self, spec: JobSpec) -> dict[str, Any]:
         gpus = self.gpus() if spec.needs_gpu else ()

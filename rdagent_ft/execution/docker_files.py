@@ -14,7 +14,7 @@ from rdagent_ft.execution.docker_archives import OutputTooLargeError
 from rdagent_ft.execution.docker_engine import Engine
 from rdagent_ft.execution.docker_mounts import bind_mounts, checked_inputs
 from rdagent_ft.execution.docker_profile import CODE_FOLDER, Limits
-from rdagent_ft.execution.docker_watch import output_is_too_much
+from rdagent_ft.execution.docker_watch import disk_is_almost_full, output_is_too_much
 from rdagent_ft.execution.job_rights import settle_rights
 from rdagent_ft.execution.port import JobHandle, JobSpec
 
@@ -85,11 +85,13 @@ class NearFiles:
     def fetch(self, handle: JobHandle) -> None:
         """Look once more: what was written after the last look and before the end counts too."""
         settle_rights(handle.out_dir, self._limits.n_output_files)
-        if self.holds_too_much(handle):
+        if output_is_too_much(handle.out_dir, self._limits):
             raise OutputTooLargeError(f"{handle.out_dir} holds more than a job may leave")
 
     def holds_too_much(self, handle: JobHandle) -> bool:
-        """Look into the job's folder."""
+        """Look into the job's folder, and at the disk that it fills."""
+        if disk_is_almost_full(handle.out_dir, self._limits):
+            return True
         return output_is_too_much(handle.out_dir, self._limits)
 
     def discard(self, attempt_id: str) -> None:

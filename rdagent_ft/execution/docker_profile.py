@@ -61,6 +61,7 @@ class Limits(Frozen):
     n_pids: int = 4096
     output_bytes: int = 200 * GIB
     n_output_files: int = 200_000
+    min_free_bytes: int = 1 * GIB
 
 
 def job_limits(
@@ -145,7 +146,7 @@ def container_options(
         "shm_size": limits.shm_bytes,
         "tmpfs": {"/tmp": f"size={limits.tmp_bytes},mode=1777,exec"},
         "mounts": mounts,
-        "log_config": {"type": "json-file", "config": {"max-size": "50m", "max-file": "3"}},
+        "log_config": {"type": "json-file", "config": {"max-size": "20m", "max-file": "3"}},
         "ulimits": [{"name": "core", "soft": 0, "hard": 0}],
         "restart_policy": {"Name": "no"},
     }

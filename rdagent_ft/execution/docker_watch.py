@@ -13,6 +13,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,11 +143,26 @@ def output_is_too_much(folder: Path, limits: Limits) -> bool:
     return n_bytes > limits.output_bytes
 
 
+def disk_is_almost_full(folder: Path, limits: Limits) -> bool:
+    """Return whether the disk under a job's folder has less free space than jobs must leave.
+
+    Space of files that were deleted and are still open shows nowhere else.
+    """
+    try:
+        return shutil.disk_usage(folder).free < limits.min_free_bytes
+    except OSError:
+        return False
+
+
 def _newest_change(folder: Path, now: float) -> float:
-    """Return the monotonic time of the newest change of a file at the top of the job's folder."""
-    newest = 0.0
+    """Return the monotonic time of the newest change of a file at the top of the job's folder.
+
+    A time in the future does not count: a job could set one and never look stalled again.
+    """
+    newest, latest = 0.0, time.time() + 1.0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in itertools.islice(entries, MAX_TOP_ENTRIES):
             with contextlib.suppress(OSError):
-                newest = max(newest, entry.stat(follow_symlinks=False).st_mtime)
+                changed = entry.stat(follow_symlinks=False).st_mtime
+                newest = max(newest, changed if changed <= latest else 0.0)
     return now - max(0.0, time.time() - newest)

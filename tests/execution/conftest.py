@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docker_jobs import MakeDocker, far_files
 from far_engines import TcpForwarder, local_socket
 
 from rdagent_ft.execution.docker_engine import Engine, connect
@@ -16,8 +17,6 @@ from rdagent_ft.execution.docker_labels import OUT_DIR, labels_of, own_labels
 from rdagent_ft.execution.docker_profile import job_limits
 from rdagent_ft.execution.docker_transfer import FarFiles
 from rdagent_ft.execution.images import newest_image
-
-MakeDocker = Callable[..., DockerExecutor]
 
 
 @pytest.fixture
@@ -88,9 +87,3 @@ def make_far(far_engine: Engine, train_image: str) -> MakeDocker:
         )
 
     return make
-
-
-def far_files(engine: Engine, **options: Any) -> FarFiles:
-    """The files of jobs as they travel, with small limits."""
-    limits = job_limits(engine.info, memory_gib=1.0, output_gib=1.0)
-    return FarFiles(engine, (os.getuid(), os.getgid()), limits, **options)

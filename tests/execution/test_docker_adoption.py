@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MakeDocker
+from docker_jobs import MakeDocker
 from job_steps import finish, spec_of, wait_until
 
 from rdagent_ft.execution import docker_profile

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeDocker
+from docker_jobs import MakeDocker
 
 from rdagent_ft.errors import EngineRefusedError
 from rdagent_ft.execution import docker_executor, docker_gpus

@@ -90,7 +90,7 @@ def test_the_launch_profile_line_by_line() -> None:
         "shm_size": 4 * GIB,
         "tmpfs": {"/tmp": f"size={2 * GIB},mode=1777,exec"},
         "mounts": MOUNTS,
-        "log_config": {"type": "json-file", "config": {"max-size": "50m", "max-file": "3"}},
+        "log_config": {"type": "json-file", "config": {"max-size": "20m", "max-file": "3"}},
         "ulimits": [{"name": "core", "soft": 0, "hard": 0}],
         "restart_policy": {"Name": "no"},
         "oom_score_adj": 500,

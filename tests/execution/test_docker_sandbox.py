@@ -85,7 +85,7 @@ def test_the_engine_was_told_every_line_of_the_profile(
         "Binds": None,
         "Devices": None,
         "DeviceRequests": None,
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "3"}},
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
     }
     assert {name: host.get(name) or (told[name] and host.get(name)) for name in told} == told

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MakeDocker, far_files
+from docker_jobs import MakeDocker, far_files
 from far_engines import TcpForwarder
 from job_steps import finish, run, spec_of, wait_until
 

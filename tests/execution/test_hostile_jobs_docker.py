@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hostile_jobs import CANARY, HOSTILE_JOBS, PRELUDE, HostileJob
+from hostile_case import CANARY, PRELUDE, HostileJob
+from hostile_jobs import HOSTILE_JOBS
 from job_steps import WAIT_S, finish
 
 from rdagent_ft.errors import JobError
