@@ -21,11 +21,12 @@ from job_steps import finish, run, spec_of, wait_until
 from rdagent_ft.errors import JobError
 from rdagent_ft.execution.local import LocalExecutor
 from rdagent_ft.execution.port import Executor, JobHandle
+from rdagent_ft.execution.result_cache import CachingExecutor
 
 Make = Callable[..., Executor]
 
 
-@pytest.fixture(params=["local", "docker", "docker-tcp"])
+@pytest.fixture(params=["local", "cached-local", "docker", "docker-tcp"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -33,15 +34,23 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(kind: str, request: pytest.FixtureRequest) -> Make:
     """Make an executor of the kind under test; options are those of its constructor."""
-    if kind != "local":
+    if kind.startswith("docker"):
         return request.getfixturevalue("make_docker" if kind == "docker" else "make_far")
+    if kind == "cached-local":
+        store = request.getfixturevalue("tmp_path_factory").mktemp("store")
+
+        def cached(**options: Any) -> Executor:
+            inner = LocalExecutor(**{"grace_s": 0.5} | options)
+            return CachingExecutor(inner, store, lambda _kind: "none", "tests")
+
+        return cached
     return lambda **options: LocalExecutor(**{"grace_s": 0.5} | options)
 
 
 @pytest.fixture
 def controller_script(kind: str, request: pytest.FixtureRequest) -> str:
     """Python that makes `executor` in another process."""
-    if kind == "local":
+    if kind.endswith("local"):
         return "from rdagent_ft.execution.local import LocalExecutor; executor = LocalExecutor(); "
     image = request.getfixturevalue("train_image")
     if kind == "docker-tcp":
