@@ -1,12 +1,13 @@
 """What containing a job costs, and how fast a dead controller's job is picked up again.
 
-    python -m bench.launch [--json]
+    python -m bench.launch [--out FILE]
 
 Both executors run the same rendered recipe on the same tiny model, by turns in one process. Measured is
-the time from `submit` to the first line of `metrics.jsonl` (the first optimizer step), and its parts:
-until `submit` returns and until the job's Python imports torch are not told apart. The alternative a
-user has is `docker run` by hand with the same image and profile-free defaults; it is measured as well.
-Adoption: from the start of a new controller process to its first `poll` of the running job.
+the time from `submit` to the first line of `metrics.jsonl` (the first optimizer step);
+most of it is the import of torch and TRL, in every way of starting. The alternative that a user has is
+`docker run` by hand with the same image and the engine's own defaults; it is measured as well. Adoption:
+from the first line of a new controller process to its first `poll` of the running job. Results go to
+bench/results/launch.json with the hash of the code that was measured.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from rdagent_ft.execution.port import Executor, JobSpec
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.schema import FullAdapter, Recipe, SftStage
 from rdagent_ft.training.plan import sft_argv, tiny_argv
+from rdagent_ft.values import write_json
 
 REPETITIONS = 5
+RESULTS = Path(__file__).resolve().parent / "results" / "launch.json"
 ADOPT = """
 import sys, time
 started = time.perf_counter()
@@ -183,12 +186,10 @@ def measure() -> dict[str, Any]:
 def main() -> None:
     """Print the document."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    out = parser.parse_args().out
     document = measure()
-    if as_json:
-        print(json.dumps(document, indent=2))
-        return
+    write_json(out, document)
     for name, value in document["first_step_s"].items():
         print(f"first optimizer step, {name}: {value['median']:.2f} s (median of {REPETITIONS})")
     print(f"containing costs {document['docker_minus_local_s']['median']:+.2f} s")

@@ -6,12 +6,14 @@ else of the package touches it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from statistics import NormalDist
 
 Z_975 = NormalDist().inv_cdf(0.975)
 """Two-sided 95 % quantile of the normal distribution, 1.96."""
 
 
+@lru_cache(maxsize=1024)
 def t_975(df: int) -> float:
     """Return the two-sided 95 % quantile of Student's t with `df` >= 1 degrees of freedom."""
     from scipy import stats
@@ -19,6 +21,14 @@ def t_975(df: int) -> float:
     return float(stats.t.ppf(0.975, df))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
+def t_two_sided_p(t: float, df: int) -> float:
+    """Return the two-sided p of a t statistic with `df` >= 1 degrees of freedom."""
+    from scipy import stats
+
+    return 2.0 * float(stats.t.sf(abs(t), df))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+
+@lru_cache(maxsize=4096)
 def mcnemar_p(n_gained: int, n_lost: int) -> float:
     """Return the exact two-sided McNemar p: under no effect each discordant pair is a fair coin.
 
@@ -26,10 +36,11 @@ def mcnemar_p(n_gained: int, n_lost: int) -> float:
     """
     if n_gained + n_lost == 0:
         return 1.0
-    from scipy import stats
+    from scipy import special
 
-    result = stats.binomtest(int(n_gained), int(n_gained + n_lost), 0.5)  # pyright: ignore
-    return float(result.pvalue)  # pyright: ignore
+    # The fair coin is symmetric, so the two-sided p is twice the smaller tail.
+    tail = special.bdtr(min(n_gained, n_lost), int(n_gained + n_lost), 0.5)  # pyright: ignore
+    return min(1.0, 2.0 * float(tail))  # pyright: ignore
 
 
 def clopper_pearson(n_hits: int, n: int) -> tuple[float, float]:

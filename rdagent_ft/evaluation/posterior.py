@@ -4,6 +4,7 @@ Why: most proposals do not help, so the best-looking of several is mostly luck. 
 scores higher on 100 items claims +11.6 pp where the truth is +3.6 pp (simulation in the project's
 reference on autonomous agents). Shrinking each gain towards what gains usually are corrects that.
 The posterior moves the parent; it is never a claim (`statistics.compare` on the sealed test is).
+How the run's trials become a history, and what the parent's own luck adds: `trials`.
 """
 
 from __future__ import annotations
@@ -50,8 +51,6 @@ class GainPosterior(Frozen):
 
 def gain_posterior(delta: float, se: float, history: Sequence[tuple[float, float]]) -> GainPosterior:
     """Return the posterior of a gain measured as `delta` with standard error `se`.
-
-    The parent moves iff `mean > 0`.
 
     `history` holds (delta, se) of earlier candidates against a trained parent; leave out gains over
     the untrained base, which are of another kind. Normal prior, normal likelihood: the mean is the

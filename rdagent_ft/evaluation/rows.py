@@ -68,6 +68,8 @@ class Comparison(Frozen):
         delta, se: mean and standard error of the per-item differences.
         ci95: t interval of delta.
         p_mcnemar: exact two-sided McNemar p for binary scores, else None.
+        p_value: two-sided p of no difference, the one to correct for several benchmarks: McNemar's
+            for independent right-or-wrong items, else Student's t; None in records without it.
         discordant: (items only tuned has right, items only base has right) for binary scores.
         mde: smallest difference this comparison could have shown (2.8 x SE, 80 % power).
         verdict: improved | regressed | equivalent | inconclusive.
@@ -82,6 +84,7 @@ class Comparison(Frozen):
     se: float
     ci95: tuple[float, float]
     p_mcnemar: float | None = None
+    p_value: float | None = None
     discordant: tuple[int, int] | None = None
     mde: float
     verdict: Verdict

@@ -2,12 +2,14 @@
 
 Everything is computed from SampleRows; what a harness reports is only a cross-check. Formulas: paired
 differences and clustered standard errors as in Miller, "Adding Error Bars to Evals" (arXiv
-2411.00640). Correction for several benchmarks (Holm) and racing are not here.
+2411.00640). Elsewhere: several benchmarks at once and guards (`guards`), pass@k (`pass_at_k`), ratios
+(`ratios`), belief in a gain (`posterior`, `trials`) and how many items to score (`racing`).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from rdagent_ft.evaluation.distributions import (
     paired_share_interval,
     rule_of_three,
     t_975,
+    t_two_sided_p,
     wilson,
 )
 from rdagent_ft.evaluation.rows import Comparison, SampleRow, Score, ScorerName, Verdict
@@ -111,24 +114,47 @@ def compare(base: Sequence[SampleRow], tuned: Sequence[SampleRow], *, margin: fl
             pairs.append((item.score, other, item.cluster or item_id))
     if not pairs:
         raise JobError(f"no item of {benchmark} ({split}) was scored on both sides")
-    n = len(pairs)
-    differences = [b - a for a, b, _ in pairs]
-    clusters = [cluster for _, _, cluster in pairs]
+    return compare_scores(
+        [a for a, _, _ in pairs],
+        [b for _, b, _ in pairs],
+        [cluster for _, _, cluster in pairs],
+        benchmark=benchmark,
+        split=split,
+        margin=margin,
+    )
+
+
+def compare_scores(
+    base: Sequence[float], tuned: Sequence[float], clusters: Sequence[str] | None = None,
+    *, benchmark: str, split: str, margin: float,
+) -> Comparison:  # fmt: skip
+    """Return `compare` of scores that are already paired: position i is the same item on both sides.
+
+    `clusters` names each item's cluster; None means that all items are independent. Raises
+    `ValueError` without items or when the lengths differ.
+    """
+    n = len(base)
+    if n == 0 or len(tuned) != n or (clusters is not None and len(clusters) != n):
+        raise ValueError(f"{n} base scores, {len(tuned)} tuned scores: not pairs")
+    differences = [b - a for a, b in zip(base, tuned, strict=True)]
     delta = math.fsum(differences) / n
-    se = _standard_error(differences, clusters)
-    discordant = _discordant([(a, b) for a, b, _ in pairs])
-    n_clusters = len(set(clusters))
-    interval, mde = _difference_interval(delta, se, n_clusters, discordant if n_clusters == n else None, n)
+    n_clusters = n if clusters is None else len(set(clusters))
+    se = _standard_error(differences, None if n_clusters == n else clusters)
+    discordant = _discordant(base, tuned)
+    independent = discordant if n_clusters == n else None
+    interval, mde = _difference_interval(delta, se, n_clusters, independent, n)
+    p_mcnemar = None if discordant is None else mcnemar_p(*discordant)
     return Comparison(
         benchmark=benchmark,
         split=split,
         n=n,
-        base=math.fsum(a for a, _, _ in pairs) / n,
-        tuned=math.fsum(b for _, b, _ in pairs) / n,
+        base=math.fsum(base) / n,
+        tuned=math.fsum(tuned) / n,
         delta=delta,
         se=se,
         ci95=interval,
-        p_mcnemar=None if discordant is None else mcnemar_p(*discordant),
+        p_mcnemar=p_mcnemar,
+        p_value=_difference_p(delta, se, n_clusters) if independent is None else p_mcnemar,
         discordant=discordant,
         mde=mde,
         verdict=_verdict(interval, margin),
@@ -162,6 +188,14 @@ def _difference_interval(
     return (max(-1.0, low), min(1.0, high)), MDE_FACTOR * se
 
 
+def _difference_p(delta: float, se: float, n_clusters: int) -> float:
+    """Return the two-sided p of no difference: Student's t, or the sign-flip test without variation."""
+    if se > 0 and n_clusters > 1:
+        return t_two_sided_p(delta / se, n_clusters - 1)
+    # All clusters differ by the same amount: of 2^C equally likely signs two are as extreme as this.
+    return min(1.0, 2.0 ** (1 - n_clusters)) if delta else 1.0
+
+
 def _mean_interval(values: list[float], value: float, se: float, n_clusters: int) -> tuple[float, float]:
     n = len(values)
     few = min(value, 1 - value) * n < FEW_EVENTS
@@ -176,33 +210,37 @@ def _mean_interval(values: list[float], value: float, se: float, n_clusters: int
     return max(0.0, value - half), min(1.0, value + half)
 
 
-def _standard_error(values: Sequence[float], clusters: Sequence[str]) -> float:
+def _standard_error(values: Sequence[float], clusters: Sequence[str] | None) -> float:
     """Return the SE of the mean; 0.0 for a single cluster and for values without variation.
 
-    sqrt(C / (C - 1) * sum over clusters of (sum of residuals)^2) / n. With one item a cluster this is
-    the sample sd / sqrt(n).
+    sqrt(C / (C - 1) * sum over clusters of (sum of residuals)^2) / n. With one item a cluster (None)
+    this is the sample sd / sqrt(n).
     """
     n = len(values)
     mean = math.fsum(values) / n
-    sums: dict[str, float] = {}
-    for value, cluster in zip(values, clusters, strict=True):
-        sums[cluster] = sums.get(cluster, 0.0) + (value - mean)
-    n_clusters = len(sums)
+    residuals = [value - mean for value in values]
+    if clusters is not None:
+        sums: dict[str, float] = {}
+        for residual, cluster in zip(residuals, clusters, strict=True):
+            sums[cluster] = sums.get(cluster, 0.0) + residual
+        residuals = list(sums.values())
+    n_clusters = len(residuals)
     if n_clusters < 2 or max(values) - min(values) < _NO_VARIATION:
         return 0.0
-    total = math.fsum(residual * residual for residual in sums.values())
+    total = math.fsum(residual * residual for residual in residuals)
     return math.sqrt(n_clusters / (n_clusters - 1) * total) / n
 
 
-def _discordant(pairs: Sequence[tuple[float, float]]) -> tuple[int, int] | None:
+def _discordant(base: Sequence[float], tuned: Sequence[float]) -> tuple[int, int] | None:
     """Return (gained, lost) for right-or-wrong scores, else None."""
-    if not _is_binary([score for pair in pairs for score in pair]):
+    counts = Counter(zip(base, tuned, strict=True))
+    if not _is_binary([score for pair in counts for score in pair]):
         return None
-    return sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
+    return counts[0.0, 1.0], counts[1.0, 0.0]
 
 
 def _is_binary(values: Sequence[float]) -> bool:
-    return all(value in (0.0, 1.0) for value in values)
+    return set(values) <= {0.0, 1.0}
 
 
 def _one_source(rows: Sequence[SampleRow]) -> tuple[str, str]:

@@ -201,7 +201,8 @@ class EvaluateOutput(Frozen):
 class FeedbackOutput(Frozen):
     """The loop's end: what was decided, by which numbers, and what was learnt.
 
-    `posterior_gain` is the shrunken mean gain over the parent; the parent moves when it is above 0.
+    `posterior_gain` is the expected true gain over the parent, given the run's earlier trials and the
+    luck in the parent's own score; the parent moves when it and the measured difference are above 0.
     """
 
     status: LoopStatus

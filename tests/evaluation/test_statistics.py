@@ -14,7 +14,7 @@ from scipy import stats
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.distributions import clopper_pearson, mcnemar_p, rule_of_three, wilson
 from rdagent_ft.evaluation.rows import Comparison, SampleRow
-from rdagent_ft.evaluation.statistics import compare, summarise
+from rdagent_ft.evaluation.statistics import compare, compare_scores, summarise
 
 
 def compared(
@@ -227,3 +227,42 @@ def test_interval_covers_the_true_difference(p_gain: float, p_loss: float, n: in
         low, high = compare(base, tuned, margin=0.02).ci95
         n_covered += low <= p_gain - p_loss <= high
     assert n_covered >= 0.93 * n_campaigns
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_mcnemar_equals_scipys_binomial_test(gained: int, lost: int) -> None:
+    if gained + lost:
+        assert mcnemar_p(gained, lost) == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_p_value_is_mcnemars_for_independent_shares_and_students_elsewhere() -> None:
+    shares = compared([0.0] * 8 + [1.0] * 2 + [1.0] * 20, [1.0] * 8 + [0.0] * 2 + [1.0] * 20)
+    assert shares.p_value == shares.p_mcnemar == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    random.seed(8)
+    base = [random.random() for _ in range(40)]
+    tuned = [random.random() for _ in range(40)]
+    assert compared([*base], [*tuned]).p_value == pytest.approx(float(stats.ttest_rel(tuned, base).pvalue))
+    # Each item three times: clustered, the copies add nothing; McNemar would take them as new.
+    copies = compared(
+        ([0.0] * 8 + [1.0] * 22) * 3,
+        ([1.0] * 8 + [0.0] * 2 + [1.0] * 20) * 3,
+        clusters=[f"c{n}" for n in range(30)] * 3,
+    )
+    assert copies.p_mcnemar is not None
+    assert copies.p_value is not None
+    assert copies.p_mcnemar < 0.01 < 0.05 < copies.p_value
+
+
+def test_p_value_without_variation_is_the_sign_flip_test() -> None:
+    assert compared([0.25] * 6, [0.5] * 6).p_value == pytest.approx(2 / 2**6)
+    assert compared([0.25], [0.5]).p_value == 1.0
+    assert compared([0.25] * 50, [0.25] * 50).p_value == 1.0
+
+
+def test_paired_scores_give_what_rows_give() -> None:
+    base, tuned = [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0]
+    pairs = compare_scores(base, tuned, benchmark="heldout", split="val", margin=0.02)
+    assert pairs == compared([*base], [*tuned])
+    for left, right in [([], []), ([1.0], [1.0, 0.0])]:
+        with pytest.raises(ValueError, match="not pairs"):
+            compare_scores(left, right, benchmark="heldout", split="val", margin=0.02)

@@ -7,7 +7,7 @@ a lesson from them; it decides nothing, and no val or test item is shown to it.
 from __future__ import annotations
 
 from rdagent_ft.engine.context import RunContext
-from rdagent_ft.engine.selection import decide_move, past_gains
+from rdagent_ft.engine.selection import decide_move, past_trials
 from rdagent_ft.errors import BudgetError, LlmError
 from rdagent_ft.evaluation.error_classes import error_facts
 from rdagent_ft.planning.lesson import write_lesson
@@ -57,7 +57,7 @@ def _failed(failure: Failure) -> FeedbackOutput:
 def _decided(ctx: RunContext, loop: int, evaluated: EvaluateOutput) -> FeedbackOutput:
     assert evaluated.vs_parent is not None
     posterior, move, reason = decide_move(
-        evaluated.vs_parent, past_gains(ctx, loop), over_base=ctx.parent_of(loop) is None
+        evaluated.vs_parent, past_trials(ctx, loop), over_base=ctx.parent_of(loop) is None
     )
     return FeedbackOutput(
         status="accepted" if move else "rejected",
