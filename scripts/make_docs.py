@@ -27,6 +27,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("demo",),
     ("doctor",),
     ("gc",),
+    ("data", "decontaminate"),
     ("images", "build"),
     ("images", "list"),
     ("images", "pins"),

@@ -52,7 +52,7 @@ def start_and_show(
     request = RunRequest(
         dataset=dataset,
         model=model,
-        columns=_parse_columns(columns),
+        columns=parse_columns(columns),
         benchmarks=None if benchmark is None else _parse_list(benchmark),
         recipe=None if recipe is None else _read_recipe(recipe),
     )
@@ -143,7 +143,8 @@ def _parse_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _parse_columns(text: str | None) -> dict[str, str] | None:
+def parse_columns(text: str | None) -> dict[str, str] | None:
+    """Return canonical field -> column from `--columns`. Raises `UserError` for another form."""
     if text is None:
         return None
     pairs: dict[str, str] = {}

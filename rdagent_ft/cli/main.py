@@ -12,6 +12,7 @@ import typer
 
 from rdagent_ft import __version__
 from rdagent_ft.cli.config import config_app
+from rdagent_ft.cli.data import data_app
 from rdagent_ft.cli.demo import demo
 from rdagent_ft.cli.doctor import doctor
 from rdagent_ft.cli.gc import gc
@@ -39,6 +40,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(gc)
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
 app.add_typer(images_app, name="images")
 
 

@@ -1,34 +1,98 @@
-"""Finds training rows that repeat an evaluation item, for rows that were made after the split.
+"""Which training documents repeat which evaluation items, and by what evidence.
 
-`split.py` keeps whole groups of near-duplicates apart, but a data script may write rows that were never
-in the dataset, benchmark items from an LLM's memory among them. Each new row is compared directly with
-each held-out item; groups are not used, because a chain of similar rows would drag rows of the train
-split along. Paraphrases are not found: that needs a model.
+The one check of the package: for a training file on its own (`rdagent-ft data decontaminate`), for the train
+split of a run, and for rows that a data script wrote. Only wording is compared: paraphrases and
+translations are not found. Method, limits and sources: `docs/contamination.md`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Literal, NamedTuple
 
-from rdagent_ft.data.near_duplicates import normalise, normalised_text, word_grams
+import numpy as np
+
+from rdagent_ft.data.eval_items import EvalItem, Group, group_items
+from rdagent_ft.data.overlap_words import Ints, WordReader, signed_words
+from rdagent_ft.data.partial_overlap import PartialOverlap
 from rdagent_ft.data.rows import Row
+from rdagent_ft.data.whole_overlap import Document, WholeOverlap
+from rdagent_ft.values import Frozen
 
-THRESHOLD = 0.8
+Reason = Literal["exact", "short", "answer", "coverage", "run", "near"]
+
+_STRENGTH: tuple[Reason, ...] = ("exact", "short", "answer", "coverage", "run", "near")
+# Answers sampled for one prompt count as one prompt, up to this many.
+_SAMPLES_PER_PROMPT = 64
+_CHUNK_CHARS = 8 << 20
 
 
-def held_out_copies(rows: Sequence[Row], held_out: Sequence[Row], train: Sequence[Row]) -> set[str]:
-    """Return the item ids of the rows that repeat a held-out item.
+class Overlap(Frozen):
+    """One training document that repeats one evaluation item.
 
-    A row that stands in the train split is never one: the split has judged it. Any other row is one when
+    Attributes:
+        document, item: their numbers in the lists that were compared.
+        reason: the strongest evidence.
+            `exact`: the whole question (13 words or more) stands in the document;
+            `short`: the same for a shorter question, with its marks of arithmetic;
+            `answer`: a question that proves little alone stands there with its answer;
+            `coverage`: half or more of the item's own 13-grams;
+            `run`: 30 or more words in a row;
+            `near`: 80 % or more of the item's 3-grams. Reported, but no leak: numbers may differ.
+        coverage: share of the item's own 13-grams (3-grams for `near`) that stand in the document, 0..1.
+        run_words: longest run of shared words outside boilerplate; 0 below 13.
+        answer_attached: whether the item's answer stands in the document's answer.
+    """
 
-    - its text, its prompt or its last user turn equals a held-out one (case and spacing aside), or
-    - its word 3-grams and those of a whole held-out item have a Jaccard similarity of 0.8 or more, or
-    - it holds 0.8 or more of the 3-grams of a held-out prompt or last user turn, wherever they stand.
+    document: int
+    item: int
+    reason: Reason
+    coverage: float
+    run_words: int
+    answer_attached: bool
 
-    A prompt that the train split has too (an instruction common to the dataset), or that some train row
-    holds to that degree (a template), is no evidence and is not used as a prompt. Prompts and items of
-    fewer than 8 words are compared by equality only. About 0.1 ms a row of 100 words.
+    @property
+    def is_leak(self) -> bool:
+        """Whether the document must not be trained on when the item is scored."""
+        return self.reason != "near"
+
+
+class _Evidence(NamedTuple):
+    """What was found of a pair of document and group."""
+
+    strength: int
+    coverage: float
+    run_words: int
+
+    def joined(self, other: _Evidence | None) -> _Evidence:
+        """Return the stronger reason with the larger figures; those of `near` are of another measure."""
+        if other is None:
+            return self
+        strong, weak = (self, other) if self.strength <= other.strength else (other, self)
+        if _STRENGTH[weak.strength] == "near":
+            return strong
+        return _Evidence(
+            strong.strength, max(strong.coverage, weak.coverage), max(strong.run_words, weak.run_words)
+        )
+
+
+def document_of(row: Row) -> Document:
+    """Return a row as the check reads it."""
+    return Document(tuple(turn.content for turn in row.prompt), row.completion)
+
+
+def item_of(row: Row, source: str) -> EvalItem:
+    """Return a held-out row as an item; a system turn is no part of the question."""
+    asked = [turn.content for turn in row.prompt if turn.role != "system"] or [row.prompt_text]
+    return EvalItem(row.item_id, source, "\n".join(asked), row.completion)
+
+
+def held_out_copies(rows: Sequence[Row], held_out: Sequence[EvalItem], train: Sequence[Row]) -> set[str]:
+    """Return the item ids of rows, made after the split, that repeat a held-out item, nearly or whole.
+
+    Rows of the train split are never among them: the split has judged them. What stands in the train
+    split too (an instruction, a template) is no evidence.
 
     Args:
         rows: the new rows.
@@ -36,70 +100,107 @@ def held_out_copies(rows: Sequence[Row], held_out: Sequence[Row], train: Sequenc
         train: the train split.
     """
     own_ids = {row.item_id for row in train}
-    own_prompts = {prompt for row in train for prompt in _prompts(row)}
-    texts = {normalised_text(row) for row in held_out}
-    prompts = {prompt for row in held_out for prompt in _prompts(row)} - own_prompts
-    whole = _GramIndex(texts)
-    asked = _GramIndex(prompts)
-    for row in train:
-        asked.forget(place for place, _ in asked.held_by(word_grams(normalised_text(row))))
-    found: set[str] = set()
-    for row in rows:
-        if row.item_id in own_ids or row.item_id in found:
-            continue
-        text = normalised_text(row)
-        if text in texts or not prompts.isdisjoint(_prompts(row)):
-            found.add(row.item_id)
-            continue
-        grams = word_grams(text)
-        if asked.held_by(grams) or any(
-            n_shared >= THRESHOLD * (len(grams) + whole.size(place) - n_shared)
-            for place, n_shared in whole.held_by(grams)
-        ):
-            found.add(row.item_id)
-    return found
+    made = [row for row in rows if row.item_id not in own_ids]
+    overlaps = find_overlaps(
+        [document_of(row) for row in made], held_out, known=[document_of(row) for row in train]
+    )
+    return {made[overlap.document].item_id for overlap in overlaps}
 
 
-def _prompts(row: Row) -> set[str]:
-    """Return the whole prompt and its last user turn, which a long system turn must not hide."""
-    asked = next((turn.content for turn in reversed(row.prompt) if turn.role == "user"), "")
-    return {normalise(row.prompt_text), normalise(asked)}
+def find_overlaps(
+    documents: Sequence[Document],
+    items: Sequence[EvalItem],
+    known: Iterable[Document] = (),
+    *,
+    max_template_share: float = 0.002,
+) -> list[Overlap]:
+    """Return every pair of document and item that share wording, by document and then item.
 
+    The order of documents or items changes nothing but the numbers. Beside its arguments it keeps the
+    n-grams of the items and what they share with documents, and reads documents in chunks.
 
-class _GramIndex:
-    """Texts as sets of word 3-grams, to find those that another set holds to `THRESHOLD` or more.
-
-    Exact: a set that shares 80 % of a text's grams shares at least one of any fifth of them and one
-    more, so only the rarest fifth of each text is looked up.
+    Args:
+        documents: training rows.
+        items: evaluation items; equal ones are compared once and all reported.
+        known: documents known to be clean: what they share with items is no evidence.
+        max_template_share: n-grams of more prompts than this share (0..1), and of more than five, are a
+            template of the training data.
     """
+    groups = group_items(items)
+    if not groups or not documents:
+        return []
+    order, prompts = _by_prompt(documents)
+    reader = WordReader()
+    whole = WholeOverlap(groups, reader)
+    partial = PartialOverlap(groups, reader, int(max_template_share * (int(prompts[-1]) + 1)))
+    clean = list(known)
+    for first, end in _chunks(clean, np.arange(len(clean))):
+        words = reader.read(document.turns for document in clean[first:end])
+        whole.mark_known(words)
+        partial.mark_known(words)
+    found: dict[tuple[int, int], _Evidence] = {}
 
-    def __init__(self, texts: Collection[str]) -> None:
-        # Sorted, and grams by count and then text: nothing may depend on Python's hash seed.
-        self._grams = [grams for grams in map(word_grams, sorted(texts)) if grams]
-        counts = Counter(gram for grams in self._grams for gram in grams)
-        self._rare = [
-            sorted(grams, key=lambda gram: (counts[gram], gram))[
-                : int((1 - THRESHOLD) * len(grams) + 1e-9) + 1
-            ]
-            for grams in self._grams
-        ]
-        self._places: dict[str, list[int]] = defaultdict(list)
-        for place, rare in enumerate(self._rare):
-            for gram in rare:
-                self._places[gram].append(place)
+    def note(document: int, group: int, reason: Reason, coverage: float, run_words: int) -> None:
+        evidence = _Evidence(_STRENGTH.index(reason), coverage, run_words)
+        found[document, group] = evidence.joined(found.get((document, group)))
 
-    def size(self, place: int) -> int:
-        """Return how many grams a text has."""
-        return len(self._grams[place])
+    ordered = [documents[number] for number in order]
+    for first, end in _chunks(ordered, prompts):
+        numbers, chunk = order[first:end], ordered[first:end]
+        words = reader.read(document.turns for document in chunk)
+        for find in whole.find(words, chunk):
+            note(numbers[find.document], find.group, find.reason, 1.0, groups[find.group].n_question)
+        for find in partial.add(words, np.array(numbers, dtype=np.int64), prompts[first:end]):
+            note(*find)
+    for find in partial.finish():
+        note(*find)
+    return _overlaps(found, documents, groups)
 
-    def held_by(self, grams: Collection[str]) -> list[tuple[int, int]]:
-        """Return (place, shared grams) of every text whose grams are in `grams` to the threshold."""
-        places = {place for gram in grams if gram in self._places for place in self._places[gram]}
-        shared = ((place, len(self._grams[place].intersection(grams))) for place in sorted(places))
-        return [(place, n) for place, n in shared if n >= THRESHOLD * len(self._grams[place])]
 
-    def forget(self, places: Iterable[int]) -> None:
-        """Leave texts out of later answers."""
-        for place in places:
-            for gram in self._rare[place]:
-                self._places[gram].remove(place)
+def _by_prompt(documents: Sequence[Document]) -> tuple[list[int], Ints]:
+    """Return the documents' numbers with equal prompts together, and a number for the prompt of each."""
+    order = sorted(range(len(documents)), key=lambda number: documents[number])
+    prompts: list[int] = []
+    n_prompts = 0
+    for _, same in groupby(order, key=lambda number: documents[number].prompt):
+        n_samples = len(list(same))
+        prompts += [n_prompts + sample // _SAMPLES_PER_PROMPT for sample in range(n_samples)]
+        n_prompts = prompts[-1] + 1
+    return order, np.array(prompts, dtype=np.int64)
+
+
+def _chunks(documents: Sequence[Document], prompts: Ints) -> Iterator[tuple[int, int]]:
+    """Yield ranges of documents with about 8 million characters each; a prompt stays in one of them."""
+    first, n_chars = 0, 0
+    for at, document in enumerate(documents):
+        if n_chars >= _CHUNK_CHARS and prompts[at] != prompts[at - 1]:
+            yield first, at
+            first, n_chars = at, 0
+        n_chars += sum(map(len, document.turns))
+    if documents:
+        yield first, len(documents)
+
+
+def _overlaps(
+    found: dict[tuple[int, int], _Evidence], documents: Sequence[Document], groups: Sequence[Group]
+) -> list[Overlap]:
+    """Return one overlap for every item of every group that was found."""
+    overlaps: list[Overlap] = []
+    answers: dict[int, str] = {}
+    for (document, group), evidence in found.items():
+        if document not in answers:
+            told = documents[document]
+            answers[document] = signed_words(told.answer or " ".join(told.prompt))
+        wanted = signed_words(groups[group].answer)
+        overlaps += (
+            Overlap(
+                document=document,
+                item=item,
+                reason=_STRENGTH[evidence.strength],
+                coverage=evidence.coverage,
+                run_words=evidence.run_words,
+                answer_attached=bool(wanted.strip()) and wanted in answers[document],
+            )
+            for item in groups[group].items
+        )
+    return sorted(overlaps, key=lambda overlap: (overlap.document, overlap.item))

@@ -6,15 +6,17 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rdagent_ft.data.contamination import held_out_copies
+from rdagent_ft.data.contamination import held_out_copies, item_of
 from rdagent_ft.data.rows import Message, Row, make_row
 
 OneTurn = Callable[..., Row]
 WORDS = [f"word{n}" for n in range(400)]
 QUESTION = "A baker has 12 trays with 8 rolls each and sells 50 rolls before noon; how many are left at noon?"
+
+
+def copies_among(rows: list[Row], held_out: list[Row], train: list[Row]) -> set[str]:
+    return held_out_copies(rows, [item_of(row, "val") for row in held_out], train)
 
 
 def text(seed: int, n_words: int = 30) -> str:
@@ -24,7 +26,7 @@ def text(seed: int, n_words: int = 30) -> str:
 def test_equal_prompts_are_copies_whatever_the_answer(row: OneTurn) -> None:
     held_out = [row(QUESTION, "46")]
     again = row(f"  {QUESTION.upper()} ", "I do not know")
-    assert held_out_copies([again], held_out, []) == {again.item_id}
+    assert copies_among([again], held_out, []) == {again.item_id}
 
 
 @pytest.mark.parametrize(
@@ -39,12 +41,12 @@ def test_equal_prompts_are_copies_whatever_the_answer(row: OneTurn) -> None:
 def test_nearly_equal_and_wrapped_prompts_are_copies(row: OneTurn, prompt: str) -> None:
     held_out = [row(QUESTION, "46"), row(text(5), "x")]
     copy = row(prompt, "96 - 50 = 46")
-    assert held_out_copies([copy, row(text(7), "y")], held_out, [row(text(8), "z")]) == {copy.item_id}
+    assert copies_among([copy, row(text(7), "y")], held_out, [row(text(8), "z")]) == {copy.item_id}
 
 
 def test_an_item_hidden_in_an_answer_is_a_copy(row: OneTurn) -> None:
     copy = row("Give me an example.", f"{QUESTION} 46")
-    assert held_out_copies([copy], [row(QUESTION, "46")], []) == {copy.item_id}
+    assert copies_among([copy], [row(QUESTION, "46")], []) == {copy.item_id}
 
 
 def test_a_system_turn_hides_nothing() -> None:
@@ -56,14 +58,14 @@ def test_a_system_turn_hides_nothing() -> None:
     train = [chat(rules, text(n)) for n in range(10)]
     copy = chat("You are kind.", QUESTION)
     fresh = chat(rules, text(99))
-    assert held_out_copies([copy, fresh], [chat(rules, QUESTION)], train) == {copy.item_id}
+    assert copies_among([copy, fresh], [chat(rules, QUESTION)], train) == {copy.item_id}
 
 
 def test_rows_of_the_train_split_and_new_rows_stay(row: OneTurn) -> None:
     train = [row(text(n), "a") for n in range(50)]
     held_out = [row(text(n), "a") for n in range(100, 150)]
     made = [*train, *(row(text(n), "b") for n in range(50)), *(row(text(n), "c") for n in range(200, 250))]
-    assert held_out_copies(made, held_out, train) == set()
+    assert copies_among(made, held_out, train) == set()
 
 
 def test_a_template_that_the_train_split_shares_is_no_evidence(row: OneTurn) -> None:
@@ -77,7 +79,7 @@ def test_a_template_that_the_train_split_shares_is_no_evidence(row: OneTurn) -> 
     held_out = [row(asked(n), f"route {n} " + text(1000 + n)) for n in range(30, 60)]
     fresh = [row(asked(n), f"route {n} " + text(1000 + n)) for n in range(60, 90)]
     copies = [row(asked(31), "another answer"), row(asked(32) + " please", held_out[2].completion)]
-    found = held_out_copies([*train, *fresh, *copies], held_out, train)
+    found = copies_among([*train, *fresh, *copies], held_out, train)
     assert found == {copy.item_id for copy in copies}
 
 
@@ -85,34 +87,10 @@ def test_an_instruction_common_to_the_dataset_is_no_evidence(row: OneTurn) -> No
     train = [row("Write a poem.", text(n)) for n in range(5)]
     held_out = [row("Write a poem.", text(10))]
     same, new = row("Write a poem.", text(10).upper()), row("Write a poem.", text(11))
-    assert held_out_copies([same, new], held_out, train) == {same.item_id}
+    assert copies_among([same, new], held_out, train) == {same.item_id}
 
 
 def test_short_texts_are_compared_by_equality_only(row: OneTurn) -> None:
     held_out = [row("red or blue", "red")]
     equal, other = row("Red or  blue", "blue"), row("red or green", "red")
-    assert held_out_copies([equal, other], held_out, []) == {equal.item_id}
-
-
-@given(st.integers(0, 10_000), st.integers(9, 60), st.floats(0.0, 0.5))
-def test_the_index_finds_what_counting_finds(seed: int, n_words: int, share: float) -> None:
-    """The rare grams are a short cut, not an approximation."""
-    rng = random.Random(seed)
-
-    def plain(words: list[str]) -> Row:
-        turns = (Message(role="user", content=" ".join(words)), Message(role="assistant", content="x"))
-        return make_row(turns)
-
-    held_words = [rng.choices(WORDS[:30], k=n_words) for _ in range(5)]
-    changed = [rng.choice(WORDS) if rng.random() < share else word for word in held_words[0]]
-
-    def grams(words: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(words[at : at + 3]) for at in range(len(words) - 2)}
-
-    expected = changed in held_words or any(
-        len(grams(words) & grams([*changed, "x"])) >= 0.8 * len(grams(words)) for words in held_words
-    )
-    made = plain(changed)
-    assert held_out_copies([made], [plain(words) for words in held_words], []) == (
-        {made.item_id} if expected else set()
-    )
+    assert copies_among([equal, other], held_out, []) == {equal.item_id}

@@ -88,18 +88,21 @@ def kill_a_controller(engine: Engine, host: str, run_dir: Path) -> str:
 def test_the_next_start_of_another_run_removes_what_a_killed_controller_left(
     world: World, engine: Engine, host: str, tmp_path: Path
 ) -> None:
-    dead = kill_a_controller(engine, host, tmp_path / "dead")
-    held = kill_a_controller(engine, host, tmp_path / "held")
-    with hold_run(tmp_path / "held"):  # somebody resumes that run at this moment
+    output = world.files("cleaning") / "output"
+    dead = kill_a_controller(engine, host, output / "dead")
+    held = kill_a_controller(engine, host, output / "held")
+    elsewhere = kill_a_controller(engine, host, tmp_path / "elsewhere")
+    with hold_run(output / "held"):  # somebody resumes that run at this moment
         argv = [sys.executable, "-c", AS_HOST, host, "run", *world.new("--loop_n", "1", "--step_n", "0")]
         environment = world.environment("cleaning", **docker_environment())
         done = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert f"stopped {dead.removeprefix('ft-')}: the process of its run is gone" in done.stderr
     assert engine.inspect(dead) is None
-    found = engine.inspect(held)
-    assert found is not None
-    assert found["State"]["Running"]
+    for name in (held, elsewhere):  # of another FT_FILE_PATH: `gc` removes it, a start leaves it
+        found = engine.inspect(name)
+        assert found is not None
+        assert found["State"]["Running"]
 
 
 def build(url: str, base: str, version: str, folder: Path) -> str:

@@ -15,7 +15,7 @@ from world import LOOP, REPOSITORY
 
 from rdagent_ft.demo.router_task import chance_level
 
-pytestmark = [pytest.mark.train]
+pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]  # a minute on quiet cores, many on busy ones
 ASSETS = (
     "from rdagent_ft.cli.invocation import RunOptions; "
     "from rdagent_ft.cli.demo_assets import make_demo_assets; "
@@ -40,7 +40,7 @@ def command(root: Path, *argv: str, **extra: str) -> dict[str, Any]:
         text=True,
         env={**environment(root), **extra},
         cwd=REPOSITORY,
-        timeout=580,
+        timeout=1400,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) if done.stdout else {}

@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from rdagent_ft.data.contamination import held_out_copies
+from rdagent_ft.data.contamination import held_out_copies, item_of
+from rdagent_ft.data.eval_items import EvalItem
 from rdagent_ft.data.rows import Row, SplitName
 from rdagent_ft.data.script_rows import max_script_bytes, max_script_rows, row_count_problem, script_rows
 from rdagent_ft.data.write import read_row_file
@@ -130,11 +131,15 @@ def _read(out_dir: Path, *, n_train: int, train_bytes: int) -> list[Row] | Failu
     return rejected(problems) if problems else rows
 
 
-def _held_out(ctx: RunContext) -> list[Row]:
+def _held_out(ctx: RunContext) -> list[EvalItem]:
     """Return every item that a score of this run rests on."""
-    rows = [row for name in HELD_OUT for row in read_row_file(ctx.run_dir / "data" / f"{name}.jsonl")]
+    items = [
+        item_of(row, name)
+        for name in HELD_OUT
+        for row in read_row_file(ctx.run_dir / "data" / f"{name}.jsonl")
+    ]
     for name in ctx.prepared.reported_benchmarks:
         found = find_benchmark(name, ctx.settings.file_path)
         if found is not None:
-            rows += load_items(found, None, ctx.settings.seed)
-    return rows
+            items += [item_of(row, name) for row in load_items(found, None, ctx.settings.seed)]
+    return items

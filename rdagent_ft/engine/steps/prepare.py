@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rdagent_ft.data.models import resolve_model
 from rdagent_ft.data.near_duplicates import near_duplicate_clusters
@@ -21,6 +21,7 @@ from rdagent_ft.data.split import split_rows
 from rdagent_ft.data.tokens import TextEncoder, load_encoder
 from rdagent_ft.data.write import write_rows
 from rdagent_ft.engine.context import RunContext, RunRequest
+from rdagent_ft.engine.steps.leaks import REPORT_NAME, drop_leaks
 from rdagent_ft.errors import DataError, PreflightError
 from rdagent_ft.evaluation.benchmarks import check_benchmarks, find_benchmark, load_items
 from rdagent_ft.evaluation.rows import PromptFormat, ScorerName
@@ -28,7 +29,7 @@ from rdagent_ft.evaluation.scorers import choose_scorer
 from rdagent_ft.execution.machine import Gpu, Machine, machine_facts, read_machine
 from rdagent_ft.reporting.records import PrepareOutput, SplitInfo
 from rdagent_ft.settings import Settings
-from rdagent_ft.values import sha256_file
+from rdagent_ft.values import sha256_file, write_json
 
 MAX_NEW_TOKENS = 1024
 HELDOUT = "heldout"
@@ -52,6 +53,7 @@ class Gathered(NamedTuple):
     reported: tuple[str, ...]
     notices: tuple[str, ...]
     n_contaminated: int
+    contamination: dict[str, Any]
     seconds: float
 
 
@@ -81,6 +83,8 @@ def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Ga
     encoder = load_encoder(Path(model.path))
     prompt_format: PromptFormat = "chat" if model.has_chat_template else "plain"
     splits, clusters, n_contaminated = _split(rows, settings)
+    leaks = drop_leaks(splits, _reported_items(reported, settings))
+    splits["train"] = leaks.train
     train_tokens = [sum(pair) for pair in encoder.rows_tokens(splits["train"], prompt_format)]
     if settings.target_benchmark == HELDOUT:
         scorer, reason = choose_scorer([row.completion for row in splits["train"]])
@@ -103,8 +107,9 @@ def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Ga
         scorer_reason=reason,
         max_new_tokens=_generation_limit(golds, model.max_positions),
         reported=tuple(name for name in reported if name != settings.target_benchmark),
-        notices=tuple(notices),
-        n_contaminated=n_contaminated,
+        notices=(*notices, *leaks.notices),
+        n_contaminated=n_contaminated + leaks.n_dropped,
+        contamination=leaks.report,
         seconds=time.monotonic() - started,
     )
 
@@ -117,6 +122,7 @@ def prepare(ctx: RunContext, gathered: Gathered | None = None) -> PrepareOutput:
         path = ctx.run_dir / "data" / f"{name}.jsonl"
         write_rows(path, found.splits[name])
         infos[name] = SplitInfo(n_items=len(found.splits[name]), sha256=sha256_file(path))
+    write_json(ctx.run_dir / "data" / REPORT_NAME, found.contamination)
     groups = Counter(found.clusters.values())
     percentiles = _percentiles(found.train_tokens)
     sources = Counter(row.source for row in found.splits["train"] if row.source is not None)
@@ -169,6 +175,16 @@ def _split(rows: list[Row], settings: Settings) -> tuple[dict[SplitName, list[Ro
     return {**splits, "train": train}, clusters, len(rows) - len(train)
 
 
+def _reported_items(reported: tuple[str, ...], settings: Settings) -> dict[str, list[Row]]:
+    """Return the items of every reported benchmark but the target, whose items are the splits."""
+    items: dict[str, list[Row]] = {}
+    for name in reported:
+        found = find_benchmark(name, settings.file_path)
+        if found is not None and name != settings.target_benchmark:
+            items[name] = load_items(found, None, settings.seed)
+    return items
+
+
 def _generation_limit(gold_tokens: list[int], max_positions: int) -> int:
     """Return the generation limit: 1.5 x the longest gold of the sample, 16..1024, half the context."""
     longest = max(gold_tokens, default=16)
@@ -192,7 +208,7 @@ def _data_facts(found: Gathered, percentiles: dict[str, int]) -> tuple[str, ...]
     for reason, n_rows in found.read.dropped.items():
         facts.append(f"{n_rows} records were dropped while reading: {reason}")
     if found.n_contaminated:
-        facts.append(f"{found.n_contaminated} rows were left out: near-duplicates of benchmark items")
+        facts.append(f"{found.n_contaminated} rows were left out: they repeat evaluation items")
     labels = Counter(row.completion for row in train)
     if len(labels) <= 200 and len(labels) * 5 <= len(train):
         top, n_top = labels.most_common(1)[0]

@@ -1,0 +1,175 @@
+"""`rdagent-ft data decontaminate` as a person calls it: the list, the clean file, exit codes, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rdagent_ft.cli.main import main
+
+QUESTION = "A baker has 12 trays with 8 rolls each and sells 50 rolls before noon; how many are left at noon?"
+OTHER = (
+    "Sort the following animals by their usual weight, the heaviest first, and explain your order briefly."
+)
+
+
+class Called:
+    """A finished call."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call the command line in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> Called:
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "decontaminate", *argv])
+        shown = capsys.readouterr()
+        return Called(int(ended.value.code or 0), shown.out, shown.err)
+
+    return run
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """A training file of which row 2 leaks, and an evaluation file without answers."""
+    rows = [{"prompt": OTHER, "completion": "ox", "id": 1}, {"prompt": QUESTION.upper(), "completion": "46"}]
+    write_lines(tmp_path / "train.jsonl", rows)
+    write_lines(tmp_path / "eval.jsonl", [{"question": "Is it?"}, {"question": QUESTION}])
+    return "train.jsonl", "eval.jsonl"
+
+
+def test_the_document_names_every_pair(call: Any, files: tuple[str, str]) -> None:
+    done = call(files[0], "--against", files[1], "--json")
+    assert done.code == 0
+    document = done.document
+    assert document["schema_version"] == 1
+    assert (document["n_leak_rows"], document["n_leaked_items"], document["n_clean_items"]) == (1, 1, 1)
+    (pair,) = document["leaks"]
+    assert (pair["row"], pair["item"], pair["reason"]) == ("train.jsonl:2", "eval.jsonl:2", "exact")
+    assert pair["coverage"] == 1.0
+    assert pair["row_text"] == QUESTION.upper()
+    assert document["train"]["n_records"] == document["against"][0]["n_items"] == 2
+    assert document["near"] == []
+    assert document["out"] is None
+
+
+def test_people_see_reason_and_both_texts(call: Any, files: tuple[str, str]) -> None:
+    done = call(files[0], "--against", files[1])
+    assert "leak: train.jsonl:2 <- eval.jsonl:2: whole question" in done.out
+    assert QUESTION.upper() in done.out
+    assert QUESTION in done.out
+    assert "1 of 2 rows leak 1 of 2 items" in done.out
+
+
+def test_leaks_fail_on_request_only(call: Any, files: tuple[str, str]) -> None:
+    assert call(files[0], "--against", files[1], "--fail-on-leak").code == 9
+    assert call(files[0], "--against", files[1]).code == 0
+    assert call(files[1], "--against", files[0], "--fail-on-leak").code == 9
+    write_lines(Path("clean.jsonl"), [{"prompt": OTHER, "completion": "x"}])
+    assert call("clean.jsonl", "--against", files[1], "--fail-on-leak").code == 0
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
+def test_out_is_the_file_without_its_leaks(call: Any, files: tuple[str, str], suffix: str) -> None:
+    out = f"clean.{suffix}"
+    done = call(files[0], "--against", files[1], "--out", out, "--json")
+    assert done.document["out"] == {"file": out, "n_records": 1}
+    if suffix == "csv":
+        with Path(out).open(newline="") as stream:
+            assert list(csv.DictReader(stream)) == [{"prompt": OTHER, "completion": "ox", "id": "1"}]
+    else:
+        text = Path(out).read_text()
+        rows = json.loads(text) if suffix == "json" else [json.loads(line) for line in text.splitlines()]
+        assert rows == [{"prompt": OTHER, "completion": "ox", "id": 1}]
+    assert call(out, "--against", files[1], "--fail-on-leak").code == 0
+
+
+def test_preference_pairs_and_plain_text_are_checked_too(call: Any, files: tuple[str, str]) -> None:
+    write_lines(
+        Path("pairs.jsonl"),
+        [{"prompt": OTHER, "chosen": "a", "rejected": f"Rather: {QUESTION}"}, {"prompt": "b", "chosen": "c"}],
+    )
+    write_lines(Path("plain.jsonl"), [{"text": f"{OTHER} {QUESTION}"}])
+    assert [
+        pair["row"] for pair in call("pairs.jsonl", "--against", files[1], "--json").document["leaks"]
+    ] == ["pairs.jsonl:1"]
+    assert call("plain.jsonl", "--against", files[1], "--json").document["n_leak_rows"] == 1
+
+
+def test_columns_and_several_files_and_csv(call: Any, files: tuple[str, str]) -> None:
+    Path("odd.csv").write_text(f'frage,klasse\n"{QUESTION}",46\n"{OTHER}",x\n')
+    done = call(
+        files[0], "--against", "odd.csv", "--eval-columns", "prompt=frage,completion=klasse", "--json"
+    )
+    assert {(pair["row"], pair["item"]) for pair in done.document["leaks"]} == {
+        ("train.jsonl:1", "odd.csv:3"),
+        ("train.jsonl:2", "odd.csv:2"),
+    }
+    assert done.document["leaks"][1]["answer_attached"]
+    one = call(
+        "odd.csv", "--columns", "prompt=frage,completion=klasse", "--against", files[1], files[0], "--json"
+    )
+    assert {pair["item"] for pair in one.document["leaks"]} == {
+        "eval.jsonl:2",
+        "train.jsonl:1",
+        "train.jsonl:2",
+    }
+
+
+def test_a_benchmark_by_its_name(call: Any, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("ff/benchmarks/gsm8k")
+    folder.mkdir(parents=True)
+    write_lines(folder / "test.jsonl", [{"question": QUESTION, "answer": "#### 46"}])
+    monkeypatch.setenv("FT_FILE_PATH", str(Path("ff").resolve()))
+    assert call(files[0], "--against", "gsm8k", "--json").document["n_leak_rows"] == 1
+    assert call(files[0], "--against", "aime25").code == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("absent.jsonl", "--against", "eval.jsonl"), "'absent.jsonl' is not a file"),
+        (("train.jsonl", "--against", "absent.jsonl"), "'absent.jsonl' is not a file"),
+        (("train.jsonl",), "--against"),
+        (("notes.txt", "--against", "eval.jsonl"), "not a data file"),
+        (("broken.jsonl", "--against", "eval.jsonl"), "broken.jsonl, line 2"),
+        (("train.jsonl", "--against", "numbers.jsonl"), "holds no questions"),
+        (("train.jsonl", "--against", "eval.jsonl", "--out", "train.jsonl"), "one of the files to read"),
+        (("train.jsonl", "--against", "eval.jsonl", "--out", "clean.txt"), "no known ending"),
+        (("train.jsonl", "--against", "eval.jsonl", "--columns", "prompt"), "field=column"),
+        (("train.jsonl", "--against", "eval.jsonl", "--eval-columns", "prompt=nope"), "no column 'nope'"),
+        (("train.jsonl", "--against", "eval.jsonl", "--out", "notes.txt/clean.jsonl"), "cannot be written"),
+    ],
+)
+def test_bad_input_ends_with_one_message(
+    call: Any, files: tuple[str, str], argv: tuple[str, ...], words: str
+) -> None:
+    Path("notes.txt").write_text("hello")
+    Path("broken.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
+    write_lines(Path("numbers.jsonl"), [{"n": 1, "flags": [True]}])
+    before = Path(files[0]).read_bytes()
+    done = call(*argv)
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert Path(files[0]).read_bytes() == before
+    assert not Path("clean.jsonl").exists()
