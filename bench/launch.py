@@ -1,6 +1,6 @@
 """What containing a job costs, and how fast a dead controller's job is picked up again.
 
-    python -m bench.launch [--out FILE]
+    python -m bench.launch [--out FILE] [--repetitions N]
 
 Both executors run the same rendered recipe on the same tiny model, by turns in one process. Measured is
 the time from `submit` to the first line of `metrics.jsonl` (the first optimizer step);
@@ -119,7 +119,7 @@ def first_step_by_hand_s(image: str, root: Path, config: Path, name: str) -> flo
     return seconds
 
 
-def adoption_s(engine: Engine, image: str, root: Path) -> list[float]:
+def adoption_s(engine: Engine, image: str, root: Path, repetitions: int) -> list[float]:
     """Return, for each of several new controllers, the seconds until it watches the running job."""
     spec = JobSpec(
         attempt_id=f"bench-adopt-{root.name}",
@@ -131,7 +131,7 @@ def adoption_s(engine: Engine, image: str, root: Path) -> list[float]:
     executor = DockerExecutor(engine, lambda _kind: image, limits=job_limits(engine.info))
     handle = executor.submit(spec)
     seconds: list[float] = []
-    for _ in range(REPETITIONS):
+    for _ in range(repetitions):
         argv = [sys.executable, "-c", ADOPT, spec.model_dump_json(), image]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         seconds.append(float(done.stdout))
@@ -145,8 +145,8 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)}
 
 
-def measure() -> dict[str, Any]:
-    """Run all measurements; returns one JSON-ready document."""
+def measure(repetitions: int) -> dict[str, Any]:
+    """Run all measurements so many times; returns one JSON-ready document."""
     engine = connect()
     image = newest_image(engine.client, "train")
     if image is None:
@@ -157,7 +157,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-launch-") as folder:
         root = Path(folder)
         config = prepare(root)
-        for number in range(REPETITIONS + 1):
+        for number in range(repetitions + 1):
             found = {
                 "local": first_step_s(local, root, config, f"{root.name}-local-{number}"),
                 "docker": first_step_s(docker, root, config, f"{root.name}-docker-{number}"),
@@ -168,7 +168,7 @@ def measure() -> dict[str, Any]:
             if number:  # the first round warms the page cache
                 for name, value in found.items():
                     times[name].append(value)
-        adopted = adoption_s(engine, image.image_id, root)
+        adopted = adoption_s(engine, image.image_id, root, repetitions)
     pairs = zip(times["docker"], times["local"], strict=True)
     return {
         "schema_version": 1,
@@ -177,6 +177,7 @@ def measure() -> dict[str, Any]:
         ).stdout.strip(),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "engine": engine.info.version,
+        "repetitions": repetitions,
         "first_step_s": {name: summary(values) for name, values in times.items()},
         "docker_minus_local_s": summary([one - other for one, other in pairs]),
         "adoption_s": summary(adopted),
@@ -187,11 +188,12 @@ def main() -> None:
     """Print the document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    out = parser.parse_args().out
-    document = measure()
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    arguments = parser.parse_args()
+    out, document = arguments.out, measure(arguments.repetitions)
     write_json(out, document)
     for name, value in document["first_step_s"].items():
-        print(f"first optimizer step, {name}: {value['median']:.2f} s (median of {REPETITIONS})")
+        print(f"first optimizer step, {name}: {value['median']:.2f} s (median of {document['repetitions']})")
     print(f"containing costs {document['docker_minus_local_s']['median']:+.2f} s")
     print(f"a new controller watches the job after {document['adoption_s']['median']:.2f} s")
 
