@@ -87,8 +87,11 @@ def number_text(value: Fraction) -> str:
             below //= prime
     if below != 1:
         return f"{value.numerator}/{value.denominator}"
-    places = len(str(value.denominator)) * 4
-    return f"{Decimal(value.numerator) / Decimal(value.denominator):.{min(places, 20)}f}".rstrip("0")
+    scaled, places = abs(value), 0
+    while scaled.denominator != 1:  # by whole numbers: a Decimal keeps 28 digits only
+        scaled, places = scaled * 10, places + 1
+    digits = str(scaled.numerator).zfill(places + 1)
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
 def _marked(text: str) -> str | None:

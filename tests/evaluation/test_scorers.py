@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rdagent_ft.errors import DataError
@@ -101,6 +101,8 @@ def test_decimal_numbers_are_found_exactly(digits: int, places: int) -> None:
 
 
 @given(st.fractions(max_denominator=10**6))
+@example(Fraction(10**27 * 2 + 1, 2))
+@example(Fraction(-1, 1000))
 def test_number_text_is_read_back(value: Fraction) -> None:
     assert whole_number(number_text(value)) == value
 

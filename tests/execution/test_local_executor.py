@@ -300,7 +300,7 @@ def test_reap_stops_only_what_runs(tmp_path: Path) -> None:
     live = executor.submit(spec_of(tmp_path / "b", "import time; time.sleep(600)", attempt_id="b-1"))
     assert executor.reap(tmp_path) == ["b-1"]
     assert executor.reap(tmp_path) == []
-    assert executor.collect(live).reason == "cancelled"
+    assert executor.collect(live).reason == "reaped"
     assert executor.collect(done).reason == "exit"
 
 
