@@ -19,14 +19,12 @@ from rdagent_ft.evaluation.lm_eval_harness import adapters_without_effect
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask
 from rdagent_ft.evaluation.rows import SampleRow, Score
 from rdagent_ft.evaluation.sample_files import write_samples
+from rdagent_ft.evaluation.score import Samples, score_request
 from rdagent_ft.evaluation.statistics import summarise
 from rdagent_ft.execution.outputs import clean_text, read_log
 from rdagent_ft.reporting.records import Failure, StepName, TrainOutput
 from rdagent_ft.training.failures import MAX_MESSAGE_CHARS, classify
 from rdagent_ft.training.plan import read_failure
-
-Samples = dict[tuple[str, str, str], list[SampleRow]]
-"""(role, benchmark, split) -> rows."""
 
 EVAL_BATCH_CPU = 64
 EVAL_BATCH_GPU = 64
@@ -143,7 +141,8 @@ def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Scored:
                 seconds,
                 Failure(failure_class="eval.adapter_no_effect", blame="candidate", message=message),
             )
-        return Scored(ctx.harness.parse(request, outcome.out_dir), seconds, None)
+        answers = ctx.harness.parse(request, outcome.out_dir)
+        return Scored(score_request(request, answers), seconds, None)
     except JobError as error:
         return Scored(
             {},

@@ -19,11 +19,9 @@ from pydantic import ValidationError
 from rdagent_ft.evaluation.port import EvalTask
 from rdagent_ft.evaluation.rows import PromptFormat, SampleRow
 from rdagent_ft.evaluation.sample_files import MAX_FILE_BYTES
+from rdagent_ft.evaluation.score import Samples
 from rdagent_ft.evaluation.scorers import SCORERS_VERSION
 from rdagent_ft.values import canonical_json, content_hash, sha256_text, write_atomic
-
-Samples = dict[tuple[str, str, str], list[SampleRow]]
-"""(role, benchmark, split) -> rows."""
 
 PROTOCOL_VERSION = 1
 """Raised when the way prompts are tokenised or answers are generated changes."""
@@ -43,7 +41,7 @@ def base_fingerprint(
 
     Args:
         model_fingerprint: over config, tokenizer, template and weights.
-        tasks: their benchmark, split, size, scorer and limit count; paths do not.
+        tasks: everything of them counts but the path of the items.
         items_sha256: any stable name of a task (e.g. its split) -> SHA-256 of its items file.
         versions: what generates; default: the versions installed here. Pass them when jobs run in
             another environment, or on another kind of device.
@@ -52,7 +50,7 @@ def base_fingerprint(
         {
             "model": model_fingerprint,
             "tasks": sorted(
-                canonical_json([t.benchmark, t.split, t.n_items, t.scorer, t.max_new_tokens]) for t in tasks
+                canonical_json(task.model_dump(mode="json", exclude={"items_file"})) for task in tasks
             ),
             "prompt_format": prompt_format,
             "items": dict(items_sha256),

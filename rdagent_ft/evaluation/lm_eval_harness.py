@@ -10,34 +10,21 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
-
-from pydantic import Field
+from typing import Any, cast
 
 from rdagent_ft.errors import JobError
+from rdagent_ft.evaluation.items import ITEMS_MAX_BYTES, Answer, EvalItem, read_items, refuse_incomplete
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask
-from rdagent_ft.evaluation.rows import SampleRow
-from rdagent_ft.evaluation.scorers import Scored, score_answer
-from rdagent_ft.execution.outputs import iter_json_lines, read_json_file, read_json_lines
-from rdagent_ft.values import Frozen, sha256_text, write_json
+from rdagent_ft.execution.outputs import iter_json_lines, read_json_file
+from rdagent_ft.values import write_json
 
 REQUEST_NAME = "request.json"
 AGGREGATE_NAME = "aggregate.json"
 PROGRESS_NAME = "progress.jsonl"
-ITEMS_MAX_BYTES = 512 << 20
 ANSWER_MIN_BYTES, ANSWER_BYTES_PER_TOKEN = 64 << 10, 512
 CROSS_CHECK_TOLERANCE = 1e-6
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,80}")
-
-
-class EvalItem(Frozen):
-    """One rendered item, as `EvalTask.items_file` holds it. Other keys of the line are ignored."""
-
-    item_id: str
-    prompt: str
-    gold: str
-    cluster: str | None = None
 
 
 class LmEvalHarness:
@@ -58,7 +45,7 @@ class LmEvalHarness:
             if not _SLUG.fullmatch(name):
                 raise JobError(f"{name!r} cannot be part of a file name")
         for task in request.tasks:
-            read_items(task)
+            read_items(task.items_file, task.n_items)
         absolute = request.model_copy(
             update={
                 "models": tuple(_absolute_model(model) for model in request.models),
@@ -71,43 +58,21 @@ class LmEvalHarness:
         write_json(out_dir / REQUEST_NAME, absolute.model_dump(mode="json"))
         return ("python", "-m", "rdagent_ft.evaluation.lm_eval_job", REQUEST_NAME)
 
-    def parse(self, request: EvalRequest, out_dir: Path) -> dict[tuple[str, str, str], list[SampleRow]]:
-        """Return (role, benchmark, split) -> scored rows, in item order.
+    def parse(self, request: EvalRequest, out_dir: Path) -> dict[tuple[str, str, str], list[Answer]]:
+        """Return (role, benchmark, split) -> answers, in item order.
 
         Raises `JobError` when an item is missing, unknown or doubled, when it was answered to another
         prompt, or when lm-eval's own mean of exact matches is not ours.
         """
         aggregate = read_json_file(out_dir, AGGREGATE_NAME)
-        samples: dict[tuple[str, str, str], list[SampleRow]] = {}
+        found: dict[tuple[str, str, str], list[Answer]] = {}
         for task in request.tasks:
-            items = read_items(task)
+            items = read_items(task.items_file, task.n_items)
             for model in request.models:
                 answers = _read_answers(out_dir, model.role, task, items)
                 _cross_check(aggregate, model.role, task, items, answers)
-                samples[model.role, task.benchmark, task.split] = [
-                    _sample_row(task, item, answers[item.item_id]) for item in items
-                ]
-        return samples
-
-
-def read_items(task: EvalTask) -> list[EvalItem]:
-    """Return the task's items in file order. Raises `JobError` on a wrong count or a doubled id."""
-    path = task.items_file
-    lines = read_json_lines(path.parent, path.name, ITEMS_MAX_BYTES)
-    try:
-        items = [
-            EvalItem(
-                item_id=line["item_id"], prompt=line["prompt"], gold=line["gold"], cluster=line.get("cluster")
-            )
-            for line in lines
-        ]
-    except (KeyError, ValueError) as error:
-        raise JobError(f"{path} holds a line that is no item: {str(error).splitlines()[0]}") from None
-    if len(items) != task.n_items or not items:
-        raise JobError(f"{path} holds {len(items)} items, the task says {task.n_items}")
-    if len({item.item_id for item in items}) != len(items):
-        raise JobError(f"{path} holds an item id twice")
-    return items
+                found[model.role, task.benchmark, task.split] = answers
+        return found
 
 
 def adapters_without_effect(out_dir: Path) -> tuple[str, ...]:
@@ -133,53 +98,27 @@ def _absolute_model(model: EvalModel) -> EvalModel:
     return model.model_copy(update={"path": model.path.absolute(), "adapter": adapter})
 
 
-class _Answer(Frozen):
-    """One line of the job's samples file, as far as it is believed."""
-
-    item_id: str
-    prompt_hash: str
-    prediction: str
-    finish_reason: Literal["stop", "length"] | None = None
-    n_tokens: Annotated[int, Field(ge=0, le=10**9)] | None = None
-    prompt_truncated: bool = False
-
-
-def _read_answers(out_dir: Path, role: str, task: EvalTask, items: list[EvalItem]) -> dict[str, _Answer]:
+def _read_answers(out_dir: Path, role: str, task: EvalTask, items: list[EvalItem]) -> list[Answer]:
     name = f"samples-{role}-{task.benchmark}-{task.split}.jsonl"
-    answers: dict[str, _Answer] = {}
+    answers: list[Answer] = []
     # Ten times what the answers of a sane tokenizer need, escapes included.
     longest = ANSWER_MIN_BYTES + ANSWER_BYTES_PER_TOKEN * task.max_new_tokens
-    lines = iter_json_lines(out_dir, name, ITEMS_MAX_BYTES, 2 * len(items) + 1, max_line_bytes=longest)
+    n_lines = 2 * task.repeats * len(items) + 1
+    lines = iter_json_lines(out_dir, name, ITEMS_MAX_BYTES, n_lines, max_line_bytes=longest)
     for number, line in lines:
         try:
             # Lone surrogates cannot be stored as UTF-8; a hostile or broken tokenizer may make them.
             prediction = str(line["prediction"]).encode("utf-8", "replace").decode("utf-8")
-            answer = _Answer.model_validate({**line, "prediction": prediction})
+            answers.append(Answer.model_validate({**line, "prediction": prediction}))
         except (KeyError, ValueError) as error:
             raise JobError(f"{name}:{number} is no answer: {str(error).splitlines()[0]}") from None
-        if answer.item_id in answers:
-            raise JobError(f"{name}:{number} answers item {answer.item_id} a second time")
-        answers[answer.item_id] = answer
-    expected = {item.item_id: prompt_hash(item.prompt) for item in items}
-    missing, unknown = sorted(expected.keys() - answers.keys()), sorted(answers.keys() - expected.keys())
-    if missing or unknown:
-        raise JobError(
-            f"{name} has {len(answers)} answers to {len(expected)} items: {len(missing)} missing "
-            f"({', '.join(missing[:5])}), {len(unknown)} unknown ({', '.join(unknown[:5])})"
-        )
-    for item_id, wanted in expected.items():
-        if answers[item_id].prompt_hash != wanted:
-            raise JobError(f"{name}: item {item_id} was answered to another prompt than the rendered one")
-    return answers
-
-
-def prompt_hash(prompt: str) -> str:
-    """Return 16 hex digits of the exact prompt text."""
-    return sha256_text(prompt)[:16]
+    refuse_incomplete(answers, items, task.repeats, name)
+    place = {item.item_id: number for number, item in enumerate(items)}
+    return sorted(answers, key=lambda answer: (place[answer.item_id], answer.repeat))
 
 
 def _cross_check(
-    aggregate: dict[str, Any], role: str, task: EvalTask, items: list[EvalItem], answers: dict[str, _Answer]
+    aggregate: dict[str, Any], role: str, task: EvalTask, items: list[EvalItem], answers: list[Answer]
 ) -> None:
     """Compare lm-eval's own mean of strip-equal answers with ours; raise `JobError` on a difference."""
     wanted = {"role": role, "benchmark": task.benchmark, "split": task.split}
@@ -191,7 +130,8 @@ def _cross_check(
     theirs: Any = found[0].get("exact_match") if len(found) == 1 else None
     if not isinstance(theirs, (int, float)) or not math.isfinite(theirs):
         raise JobError(f"{AGGREGATE_NAME} has no exact_match of {role} on {task.benchmark} ({task.split})")
-    ours = sum(_plain(answers[item.item_id].prediction) == _plain(item.gold) for item in items) / len(items)
+    golds = {item.item_id: _plain(item.gold) for item in items}
+    ours = sum(_plain(answer.prediction) == golds[answer.item_id] for answer in answers) / len(answers)
     if abs(ours - theirs) > CROSS_CHECK_TOLERANCE:
         raise JobError(
             f"lm-eval counts {theirs:.6f} exact matches of {role} on {task.benchmark} ({task.split}), "
@@ -202,25 +142,3 @@ def _cross_check(
 def _plain(text: str) -> str:
     """Return the text as lm-eval's metric sees it (numpy drops NUL characters at the end)."""
     return text.encode("utf-8", "replace").decode("utf-8").strip().rstrip("\x00")
-
-
-def _sample_row(task: EvalTask, item: EvalItem, answer: _Answer) -> SampleRow:
-    if answer.prompt_truncated:
-        reason = "the prompt does not fit the model's context beside the generation limit"
-        scored = Scored(score=None, unscored_reason=reason)
-    else:
-        scored = score_answer(task.scorer, answer.prediction, item.gold)
-    return SampleRow(
-        benchmark=task.benchmark,
-        split=task.split,
-        item_id=item.item_id,
-        cluster=item.cluster,
-        prompt_hash=answer.prompt_hash,
-        prediction=answer.prediction,
-        extracted=scored.extracted,
-        gold=item.gold,
-        score=scored.score,
-        unscored_reason=scored.unscored_reason,
-        finish_reason=answer.finish_reason,
-        n_tokens=answer.n_tokens,
-    )

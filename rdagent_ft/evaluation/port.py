@@ -6,10 +6,11 @@ A result counts only when the expected number of items parsed: exit codes lie.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rdagent_ft.data.rows import SplitName
-from rdagent_ft.evaluation.rows import PromptFormat, SampleRow, ScorerName
+from rdagent_ft.evaluation.items import Answer
+from rdagent_ft.evaluation.rows import PromptFormat, ScorerName
 from rdagent_ft.values import Frozen
 
 
@@ -19,11 +20,13 @@ class EvalTask(Frozen):
     Attributes:
         benchmark: registry name (`heldout`, `gsm8k`, …).
         split: which split the items are.
-        items_file: JSON lines of rendered items: `item_id`, `prompt` (the exact text the model
-            sees, template applied), `gold`, `cluster`.
+        items_file: JSON lines of `items.EvalItem`.
         n_items: how many rows the file holds; fewer answers make the result invalid.
         scorer: how an answer is scored.
         max_new_tokens: generation limit per answer.
+        method: `generate` text, or `choose` the likeliest of the item's choices by log-probability.
+        repeats: answers per item; more than one only with a temperature above 0.
+        temperature: 0 is greedy.
     """
 
     benchmark: str
@@ -32,6 +35,9 @@ class EvalTask(Frozen):
     n_items: int
     scorer: ScorerName
     max_new_tokens: int
+    method: Literal["generate", "choose"] = "generate"
+    repeats: int = 1
+    temperature: float = 0.0
 
 
 class EvalModel(Frozen):
@@ -75,8 +81,8 @@ class Harness(Protocol):
         """Write the job's input files into `out_dir`; return the argv to run there."""
         ...
 
-    def parse(self, request: EvalRequest, out_dir: Path) -> dict[tuple[str, str, str], list[SampleRow]]:
-        """Return (role, benchmark, split) -> scored rows, in item order.
+    def parse(self, request: EvalRequest, out_dir: Path) -> dict[tuple[str, str, str], list[Answer]]:
+        """Return (role, benchmark, split) -> answers, in item order; `score.score_answers` scores them.
 
         Raises `JobError` when an item is missing, unknown or doubled.
         """

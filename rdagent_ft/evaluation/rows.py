@@ -6,7 +6,10 @@ from typing import Literal
 
 from rdagent_ft.values import Frozen
 
-ScorerName = Literal["exact_match", "json_match", "numeric_match", "token_f1"]
+RuleName = Literal["exact_match", "json_match", "numeric_match", "token_f1"]
+"""Scorers that are plain rules: in-process, linear time, chosen by the reference answers."""
+
+ScorerName = RuleName
 PromptFormat = Literal["plain", "chat"]
 Verdict = Literal["improved", "equivalent", "inconclusive", "regressed"]
 
@@ -29,6 +32,8 @@ class SampleRow(Frozen):
         finish_reason: `stop`, `length` or None when unknown.
         n_tokens: generated tokens, None when unknown.
         latency_s: seconds for this item, None when unknown.
+        parts: further measures of this answer, name -> values; a measure of the benchmark is the sum of
+            its values over their number (IFEval: one value an instruction).
     """
 
     benchmark: str
@@ -45,6 +50,7 @@ class SampleRow(Frozen):
     finish_reason: Literal["stop", "length"] | None = None
     n_tokens: int | None = None
     latency_s: float | None = None
+    parts: dict[str, tuple[float, ...]] = {}
 
 
 class Score(Frozen):

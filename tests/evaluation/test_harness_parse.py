@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness, adapters_without_effect, prompt_hash
+from rdagent_ft.evaluation.items import prompt_hash
+from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness, adapters_without_effect
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask, Harness
+from rdagent_ft.evaluation.score import score_request
 
 NAME = "samples-base-heldout-val.jsonl"
 
@@ -61,7 +63,7 @@ def leave(folder: Path, answers: list[dict[str, Any]], exact_match: Any = 2 / 3,
 def test_rows_come_in_item_order(request_: EvalRequest, tmp_path: Path) -> None:
     harness: Harness = LmEvalHarness()
     leave(tmp_path, [answer(2), answer(0, finish_reason="length"), answer(1)])
-    rows = harness.parse(request_, tmp_path)["base", "heldout", "val"]
+    rows = score_request(request_, harness.parse(request_, tmp_path))["base", "heldout", "val"]
     assert [(row.item_id, row.score, row.cluster) for row in rows] == [
         ("id0", 0.0, "c0"),
         ("id1", 1.0, "c1"),
@@ -76,7 +78,7 @@ def test_rows_come_in_item_order(request_: EvalRequest, tmp_path: Path) -> None:
     [
         ([answer(0), answer(1)], r"1 missing \(id2\), 0 unknown"),
         ([answer(0), answer(1), answer(2), answer(9)], r"0 missing \(\), 1 unknown \(id9\)"),
-        ([answer(0), answer(1), answer(1)], "answers item id1 a second time"),
+        ([answer(0), answer(1), answer(1)], "answers an item a second time"),
         ([answer(0), answer(1), answer(2, prompt_hash="0" * 16)], "id2 was answered to another prompt"),
         ([answer(0), answer(1), {"item_id": "id2"}], ":3 is no answer"),
         ([answer(0), answer(1), answer(2, score=1.0)], ":3 is no answer"),
@@ -107,13 +109,13 @@ def test_no_aggregate_means_no_result(request_: EvalRequest, tmp_path: Path) -> 
 
 def test_a_cut_prompt_is_unscored(request_: EvalRequest, tmp_path: Path) -> None:
     leave(tmp_path, [answer(0), answer(1, prompt_truncated=True), answer(2)])
-    rows = LmEvalHarness().parse(request_, tmp_path)["base", "heldout", "val"]
+    rows = score_request(request_, LmEvalHarness().parse(request_, tmp_path))["base", "heldout", "val"]
     assert [row.score for row in rows] == [0.0, None, 1.0]
 
 
 def test_lone_surrogates_in_an_answer_are_replaced(request_: EvalRequest, tmp_path: Path) -> None:
     leave(tmp_path, [answer(0, prediction="\ud800"), answer(1), answer(2)])
-    rows = LmEvalHarness().parse(request_, tmp_path)["base", "heldout", "val"]
+    rows = score_request(request_, LmEvalHarness().parse(request_, tmp_path))["base", "heldout", "val"]
     assert rows[0].prediction == "?"
 
 

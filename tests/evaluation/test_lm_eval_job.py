@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness, adapters_without_effect, prompt_hash
+from rdagent_ft.evaluation.items import prompt_hash
+from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness, adapters_without_effect
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask
+from rdagent_ft.evaluation.score import score_request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -147,7 +149,7 @@ def test_base_and_adapters_in_one_job(models: Path, tmp_path: Path) -> None:
     )
     run_job(request, tmp_path / "job")
 
-    samples = LmEvalHarness().parse(request, tmp_path / "job")
+    samples = score_request(request, LmEvalHarness().parse(request, tmp_path / "job"))
     assert set(samples) == {(r, "heldout", s) for r in ("base", "tuned", "idle") for s in ("val", "dev")}
     base = samples["base", "heldout", "val"]
     assert [row.item_id for row in base] == [f"id{number}" for number in range(len(PROMPTS))]
@@ -190,7 +192,7 @@ def test_lm_eval_counts_what_we_count(models: Path, plain_answers: list[str], tm
     request = bos_request(models, tmp_path / "val.jsonl")
     aggregate = run_job(request, tmp_path / "job")
     assert aggregate["tasks"][0]["exact_match"] == pytest.approx(3 / len(PROMPTS))
-    rows = LmEvalHarness().parse(request, tmp_path / "job")["base", "heldout", "val"]
+    rows = score_request(request, LmEvalHarness().parse(request, tmp_path / "job"))["base", "heldout", "val"]
     assert [row.score for row in rows].count(1.0) == 3
 
     path = tmp_path / "job" / "samples-base-heldout-val.jsonl"
