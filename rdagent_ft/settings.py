@@ -1,29 +1,22 @@
-"""FT_ settings: one frozen object, read once at the start, with the origin of every value.
+"""FT_ settings: one frozen object, read once at the start.
 
-Precedence: command line > shell > ./.env > the run's stored settings > defaults. Nothing here is
-global: the object is passed down. Secrets are `SecretStr` and never stored with a run.
+Where values come from is in `settings_sources.py`. Nothing here is global: the object is passed down.
+Secrets are `SecretStr` and never stored with a run.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from rdagent_ft.errors import Problem, UserError
-
 PREFIX = "FT_"
-Origin = Literal["command line", "shell", ".env", "run", "default"]
 PlannerName = Literal["auto", "llm", "tpe", "random"]
 ExecutorName = Literal["docker", "local"]
 DEFAULT_BENCHMARKS = ("aime25",)
-OF_TESTS = frozenset({"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_FAULT"})
 
 
 class Settings(BaseSettings):
@@ -62,6 +55,42 @@ class Settings(BaseSettings):
         3600.0,
         description="Seconds one evaluation job may take.",
         json_schema_extra={"group": "Benchmarks"},
+    )
+
+    guard_margin: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.03,
+        description="Loss on a reported benchmark that counts as harmless, as a share (0.03 = 3 points). A "
+        "claim says of each whether a larger loss is excluded.",
+        json_schema_extra={"group": "Benchmarks"},
+    )
+    claim_seeds: Annotated[int, Field(ge=1, le=10)] = Field(
+        1,
+        description="Trainings that the claim rests on: with 3, the best recipe is trained with two more "
+        "seeds before the test split is opened, and the interval covers the luck of training.",
+        json_schema_extra={"group": "Benchmarks"},
+    )
+    tune_decoding: bool = Field(
+        False,
+        description="Before the claim, choose decoding on val for the base and the best model separately.",
+        json_schema_extra={"group": "Benchmarks"},
+    )
+
+    # Serving
+    serving: Literal["auto", "vllm", "off"] = Field(
+        "auto",
+        description="`vllm` keeps one warm server and swaps adapters; `off` scores each model in a job of "
+        "its own. `auto` is vllm where a GPU and the serve environment are there, and says which it took.",
+        json_schema_extra={"group": "Serving"},
+    )
+    serve_python: Path | None = Field(
+        None,
+        description="Python of the environment with vLLM, for the local executor.",
+        json_schema_extra={"group": "Serving"},
+    )
+    opencompass_python: Path | None = Field(
+        None,
+        description="Python of the environment with OpenCompass; it only sends requests.",
+        json_schema_extra={"group": "Serving"},
     )
 
     # Judge
@@ -278,28 +307,12 @@ class Settings(BaseSettings):
                 raise ValueError(f'not a valid JSON list ({error.msg}); write ["aime25","gsm8k"]') from None
         return tuple(part.strip() for part in text.split(",") if part.strip())
 
-    @field_validator(
-        "benchmark_limit",
-        "docker_base_image",
-        "docker_cpus",
-        "docker_memory_gib",
-        "docker_runtime",
-        "docker_wheels",
-        "judge_api_base",
-        "judge_api_key",
-        "llm_api_base",
-        "llm_api_key",
-        "llm_price_input",
-        "llm_price_output",
-        "max_cost",
-        "planner_model",
-        "python",
-        mode="before",
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: Any) -> Any:
-        """`FT_X=` and `FT_X=None` in a .env mean unset."""
-        if isinstance(value, str) and value.strip().lower() in {"", "none"}:
+    def _empty_is_unset(cls, value: Any, info: ValidationInfo) -> Any:
+        """`FT_X=` and `FT_X=None` in a .env mean unset, for settings that can be unset."""
+        can_be_unset = info.field_name is not None and cls.model_fields[info.field_name].default is None
+        if can_be_unset and isinstance(value, str) and value.strip().lower() in {"", "none"}:
             return None
         return value
 
@@ -309,88 +322,6 @@ class Settings(BaseSettings):
         return (_["init_settings"],)
 
 
-class LoadedSettings:
-    """Settings together with where each value came from."""
-
-    def __init__(self, settings: Settings, origins: dict[str, Origin], unknown: tuple[str, ...]) -> None:
-        self.settings = settings
-        self.origins = origins
-        self.unknown = unknown
-
-
-def load_settings(
-    overrides: dict[str, Any] | None = None,
-    *,
-    env_file: Path | None = None,
-    stored: dict[str, Any] | None = None,
-    environ: dict[str, str] | None = None,
-) -> LoadedSettings:
-    """Merge all sources. Raises `UserError` that names every bad value at once.
-
-    Args:
-        overrides: values from the command line, by field name; None values are ignored.
-        env_file: file of `FT_X=…` lines; default `./.env`.
-        stored: settings a run was started with, by field name.
-        environ: the shell's environment; default `os.environ`.
-    """
-    shell = dict(os.environ if environ is None else environ)
-    path = env_file or Path(".env")
-    if env_file is not None and not env_file.is_file():
-        raise UserError(f"env file {str(env_file)!r} does not exist")
-    dotenv = {k: v for k, v in dotenv_values(path).items() if v is not None} if path.is_file() else {}
-    layers: list[tuple[Origin, dict[str, Any]]] = [
-        ("run", dict(stored or {})),
-        (".env", _prefixed(dotenv)),
-        ("shell", _prefixed(shell)),
-        ("command line", {k: v for k, v in (overrides or {}).items() if v is not None}),
-    ]
-    merged: dict[str, Any] = {}
-    origins: dict[str, Origin] = dict.fromkeys(Settings.model_fields, "default")
-    unknown: dict[str, None] = {}
-    for origin, values in layers:
-        for name, value in values.items():
-            if name in Settings.model_fields:
-                merged[name] = value
-                origins[name] = origin
-            else:
-                unknown[name] = None
-    try:
-        settings = Settings(**merged)
-    except ValidationError as error:
-        problems = tuple(
-            Problem(
-                key=PREFIX + str(item["loc"][0]).upper(),
-                value=None if "key" in str(item["loc"][0]) else item.get("input"),
-                rule=item["msg"],
-                problem_class="settings.bad_value",
-                fix=f"see docs/settings.md; it came from: {origins.get(str(item['loc'][0]), 'default')}",
-            )
-            for item in error.errors()
-        )
-        raise UserError("settings are not valid", problems=problems) from None
-    return LoadedSettings(settings, origins, tuple(unknown))
-
-
-def unknown_variable_notes(unknown: tuple[str, ...]) -> list[str]:
-    """Return one line for each unknown FT_ variable, with the nearest known name."""
-    names = [PREFIX + name.upper() for name in Settings.model_fields]
-    lines: list[str] = []
-    for name in unknown:
-        variable = PREFIX + name.upper()
-        near = difflib.get_close_matches(variable, names, n=1, cutoff=0.6)
-        lines.append(f"{variable} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
-    return lines
-
-
 def storable(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values without any secret, for the run's own record."""
     return settings.model_dump(mode="json", exclude={"llm_api_key", "judge_api_key"})
-
-
-def _prefixed(environ: dict[str, str]) -> dict[str, Any]:
-    """Return field name -> text for the FT_ variables, without those that belong to the tests."""
-    return {
-        key[len(PREFIX) :].lower(): value
-        for key, value in environ.items()
-        if key.startswith(PREFIX) and key not in OF_TESTS
-    }

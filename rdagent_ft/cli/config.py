@@ -20,7 +20,8 @@ def show(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     import json
     import sys
 
-    from rdagent_ft.settings import PREFIX, load_settings, unknown_variable_notes
+    from rdagent_ft.settings import PREFIX
+    from rdagent_ft.settings_sources import load_settings, unknown_variable_notes
 
     loaded = load_settings(env_file=env_file)
     values = loaded.settings.model_dump(mode="json")

@@ -107,7 +107,7 @@ def _eval_files(names: list[str], env_file: Path | None) -> list[Path]:
     from rdagent_ft.data.data_files import local_path, path_exists
     from rdagent_ft.errors import UserError
     from rdagent_ft.evaluation.benchmarks import find_benchmark
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     files: list[Path] = []
     file_path: Path | None = None

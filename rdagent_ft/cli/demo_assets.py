@@ -24,7 +24,8 @@ from rdagent_ft.engine.progress import Progress
 from rdagent_ft.engine.start import ensure_file_path
 from rdagent_ft.errors import JobError
 from rdagent_ft.execution.tail import JsonLinesTail
-from rdagent_ft.settings import Settings, load_settings
+from rdagent_ft.settings import Settings
+from rdagent_ft.settings_sources import load_settings
 
 BASE_LIMIT_S = 900.0
 WHERE = {

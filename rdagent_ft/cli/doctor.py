@@ -24,7 +24,7 @@ def doctor(
     import json
 
     from rdagent_ft.cli.doctor_checks import run_checks
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     loaded = load_settings({"executor": executor}, env_file=env_file)
     wanted = None if only is None else {part.strip() for part in only.split(",")}

@@ -14,7 +14,7 @@ from rdagent_ft.cli.docker_side import DockerSide
 from rdagent_ft.cli.doctor_docker import docker_checks
 from rdagent_ft.errors import RdagentFtError, UserError
 from rdagent_ft.execution.machine import machine_facts, read_gpus, read_machine
-from rdagent_ft.settings import LoadedSettings, unknown_variable_notes
+from rdagent_ft.settings_sources import LoadedSettings, unknown_variable_notes
 
 TRAIN_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval")
 MIN_DISK_GIB = 5.0

@@ -38,7 +38,7 @@ def gc(
     """
     from rdagent_ft.errors import UserError
     from rdagent_ft.execution.docker_engine import connect
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     settings = load_settings({"executor": executor}, env_file=env_file).settings
     if images and settings.executor == "local":

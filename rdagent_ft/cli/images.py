@@ -50,7 +50,7 @@ def build(
     from rdagent_ft.execution.image_build import BuildOptions
     from rdagent_ft.execution.image_releases import image_request
     from rdagent_ft.execution.images import ensure_image
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     settings = load_settings(env_file=env_file).settings
     wanted, chosen = _image_names(names), _variant(variant)
@@ -76,7 +76,7 @@ def list_(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """List our images on the engine: tag, variant, state, size, id and the packages asked for."""
     from rdagent_ft.execution.docker_engine import connect
     from rdagent_ft.execution.images import list_images
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     load_settings(env_file=env_file)
     with closing(connect()) as engine:
@@ -98,7 +98,7 @@ def pins(names: Names = None, variant: VariantOption = None, env_file: EnvFile =
     """Print the pins of images as lines for `pip wheel -r`, to fill the folder of FT_DOCKER_WHEELS."""
     from rdagent_ft.execution.image_context import plan_image
     from rdagent_ft.execution.image_releases import image_request
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     # The folder that is about to be filled may still be empty.
     settings = load_settings({"docker_wheels": ""}, env_file=env_file).settings

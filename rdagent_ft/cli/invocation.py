@@ -18,7 +18,8 @@ from rdagent_ft.engine.start import resume_run, start_run, stored_loop_n, stored
 from rdagent_ft.errors import RecipeError, UserError
 from rdagent_ft.reporting.document import RunDocument, run_document
 from rdagent_ft.reporting.read import find_run, open_run
-from rdagent_ft.settings import Settings, load_settings, unknown_variable_notes
+from rdagent_ft.settings import Settings
+from rdagent_ft.settings_sources import load_settings, unknown_variable_notes
 
 if TYPE_CHECKING:
     from rdagent_ft.recipe.schema import Recipe

@@ -23,7 +23,7 @@ def report(
     from rdagent_ft.errors import UserError
     from rdagent_ft.reporting.read import find_run
     from rdagent_ft.reporting.write import write_reports
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     settings = load_settings(env_file=env_file).settings
     run_dir = find_run(settings.file_path / "output", run)

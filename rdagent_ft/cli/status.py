@@ -20,7 +20,7 @@ def status(
     from rdagent_ft.reporting.document import run_document, status_document
     from rdagent_ft.reporting.read import find_run, open_run
     from rdagent_ft.reporting.results_tsv import results_tsv
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     settings = load_settings(env_file=env_file).settings
     view = open_run(find_run(settings.file_path / "output", run))

@@ -94,7 +94,7 @@ def _deep(file: Path, report: ValidationReport) -> tuple[Problem, ...]:
 
     from rdagent_ft.recipe.catalogue import Method
     from rdagent_ft.recipe.parser_check import run_trl_parser
-    from rdagent_ft.settings import load_settings
+    from rdagent_ft.settings_sources import load_settings
 
     python = load_settings().settings.python
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "rdagent_ft"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "values", "__init__", "shipped", "tensor_files"}),
-    frozenset({"settings"}),
+    frozenset({"settings", "settings_sources"}),
     frozenset({"recipe", "data", "execution", "llm", "knowledge"}),
     frozenset({"planning", "training", "evaluation", "reporting"}),
     frozenset({"demo"}),

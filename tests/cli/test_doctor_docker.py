@@ -21,7 +21,7 @@ from rdagent_ft.execution.docker_engine import Engine
 from rdagent_ft.execution.docker_executor import DockerExecutor
 from rdagent_ft.execution.docker_profile import GIB, Limits
 from rdagent_ft.execution.image_labels import LABEL_BASE, ImageRef
-from rdagent_ft.settings import load_settings
+from rdagent_ft.settings_sources import load_settings
 
 IDS = ["docker", "docker-images", "docker-gpu", "docker-shm", "docker-user", "docker-orphans", "docker-disk"]
 Usage = namedtuple("Usage", "total used free")

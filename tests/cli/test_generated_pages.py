@@ -6,7 +6,8 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-from rdagent_ft.settings import Settings, load_settings
+from rdagent_ft.settings import Settings
+from rdagent_ft.settings_sources import load_settings
 
 
 def _generator(repository: Path) -> ModuleType:
