@@ -33,6 +33,7 @@ class JobRequest(Frozen):
         limit_s: the job's own time limit; the run's timeout may cut it shorter.
         metrics_name: JSON-lines file in the attempt's folder that shows progress; None shows none.
         aliases, scratch: see `execution.port.JobSpec`.
+        part: names one job of a step that has several (`seed-43`); "" is the step's only or main one.
         must_succeed: the step cannot be recorded without it (set-up, closing): a failure of an
             earlier invocation is tried again.
     """
@@ -45,6 +46,7 @@ class JobRequest(Frozen):
     needs_gpu: bool = False
     aliases: dict[str, str] = {}
     scratch: tuple[str, ...] = ()
+    part: str = ""
     must_succeed: bool = False
 
 
@@ -72,7 +74,7 @@ def run_job(
     """
     followed_here = False
     while True:
-        attempts = ctx.journal.attempts(loop, step)
+        attempts = ctx.journal.attempts(loop, step, request.part)
         last = attempts[-1] if attempts else None
         if last is not None and last.status == "done" and last.result is not None:
             if not _try_again(request, attempts, last.result, followed_here):
@@ -119,7 +121,7 @@ def _new_attempt(
     argv = prepare(out_dir, attempts[-1].spec.out_dir if attempts else None)
     place = "setup" if loop == SETUP_LOOP else f"{loop:03d}"
     spec = JobSpec(
-        attempt_id=f"{ctx.run_id}-{place}-{step}-{number}",
+        attempt_id="-".join(filter(None, (ctx.run_id, place, step, request.part, str(number)))),
         kind=request.kind,
         argv=argv,
         out_dir=out_dir,
@@ -138,7 +140,7 @@ def _new_attempt(
         needs_gpu=request.needs_gpu,
     )
     ctx.faults.hit(f"before-intent:{step}")
-    ctx.journal.intend(loop, step, number, spec)
+    ctx.journal.intend(loop, step, number, spec, request.part)
     ctx.faults.hit(f"after-intent:{step}")
     return Attempt(attempt_id=spec.attempt_id, number=number, status="intent", spec=spec)
 

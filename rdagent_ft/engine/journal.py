@@ -158,12 +158,12 @@ class Journal:
 
     # Jobs
 
-    def attempts(self, loop: int, step: StepName) -> list[Attempt]:
-        """Return the attempts of a step's job in order."""
+    def attempts(self, loop: int, step: StepName, part: str = "") -> list[Attempt]:
+        """Return the attempts of a step's job in order; `part` names one of several jobs."""
         rows = self._connection.execute(
             "SELECT attempt_id, number, status, spec, handle, result FROM attempts "
             "WHERE loop = ? AND step = ? ORDER BY number",
-            (loop, step),
+            (loop, _job_name(step, part)),
         )
         return [
             Attempt(
@@ -174,13 +174,21 @@ class Journal:
             for row in rows
         ]  # fmt: skip
 
-    def intend(self, loop: int, step: StepName, number: int, spec: JobSpec) -> None:
+    def intend(self, loop: int, step: StepName, number: int, spec: JobSpec, part: str = "") -> None:
         """Record that a job is about to be launched."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO attempts (attempt_id, loop, step, number, kind, spec, status, created_utc) "
                 "VALUES (?,?,?,?,?,?,'intent',?)",
-                (spec.attempt_id, loop, step, number, spec.kind, spec.model_dump_json(), utc_now()),
+                (
+                    spec.attempt_id,
+                    loop,
+                    _job_name(step, part),
+                    number,
+                    spec.kind,
+                    spec.model_dump_json(),
+                    utc_now(),
+                ),
             )
 
     def launched(self, attempt_id: str, handle: JobHandle) -> None:
@@ -299,6 +307,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _job_name(step: StepName, part: str) -> str:
+    """Return what the attempts table calls a job: `claim`, `claim/seed-43`."""
+    return f"{step}/{part}" if part else step
 
 
 def _spent_usd(db: sqlite3.Connection) -> float:

@@ -33,6 +33,7 @@ from rdagent_ft.reporting.records import (
     LoopStep,
     ProposeOutput,
     StepName,
+    TrainOutput,
 )
 from rdagent_ft.reporting.write import write_reports
 from rdagent_ft.values import Frozen
@@ -202,13 +203,22 @@ def _failed_in_a_row(ctx: RunContext) -> int:
 
 
 def _closing_s(ctx: RunContext) -> float:
-    """Return the seconds that test and merge will need, from the baseline's measured speed."""
+    """Return the seconds that test and merge will need, from the measured speed of this run.
+
+    Further seeds of the claim each need as long as the longest training so far.
+    """
     base = ctx.journal.output(SETUP_LOOP, "baseline", BaselineOutput)
     if base is None:
         return 0.0
     n_test = ctx.prepared.splits["test"].n_items
     per_item_s = max(base.eval_s, 10.0) / max(1, base.val.n_expected + base.dev.n_expected)
-    return 2 * per_item_s * n_test + MERGE_RESERVE_S
+    trainings = [
+        output.train_s
+        for loop in ctx.journal.finished_loops()
+        if (output := ctx.journal.output(loop, "train", TrainOutput)) is not None
+    ]
+    n_seeds = ctx.settings.claim_seeds - 1
+    return (2 + n_seeds) * per_item_s * n_test + MERGE_RESERVE_S + n_seeds * max(trainings, default=0.0)
 
 
 def _owner() -> str:

@@ -60,19 +60,30 @@ def benchmark_task(ctx: RunContext, found: FoundBenchmark, rows: list[Row]) -> E
     )
 
 
-def tuned_model(ctx: RunContext, trained: TrainOutput) -> EvalModel:
+def tuned_model(ctx: RunContext, trained: TrainOutput, role: str = "tuned") -> EvalModel:
     """Return the candidate as the harness needs it: base plus adapter, or the trained weights."""
     assert trained.weights is not None
     weights = ctx.run_dir / trained.weights
     base = Path(ctx.prepared.model.path)
     if trained.kind == "lora":
-        return EvalModel(role="tuned", path=base, adapter=weights)
-    return EvalModel(role="tuned", path=weights)
+        return EvalModel(role=role, path=base, adapter=weights)
+    return EvalModel(role=role, path=weights)
 
 
 def base_model(ctx: RunContext) -> EvalModel:
     """Return the base model as the harness needs it."""
     return EvalModel(role="base", path=Path(ctx.prepared.model.path))
+
+
+def base_again(ctx: RunContext) -> EvalModel:
+    """Return the base model asked about val once more, in batches of another size."""
+    return base_model(ctx).model_copy(
+        update={
+            "role": "again",
+            "only": ((ctx.prepared.target_benchmark, "val"),),
+            "batch_size": _batch_size(ctx) // 2,
+        }
+    )
 
 
 def score_models(
@@ -87,7 +98,7 @@ def score_models(
         models=models,
         tasks=tasks,
         prompt_format=ctx.prepared.prompt_format,
-        batch_size=EVAL_BATCH_GPU if ctx.prepared.device == "cuda" else EVAL_BATCH_CPU,
+        batch_size=_batch_size(ctx),
         device=ctx.prepared.device,
     )
     inputs = {f"model-{index}": model.path for index, model in enumerate(models)}
@@ -121,6 +132,10 @@ def keep_samples(folder: Path, rows: list[SampleRow]) -> None:
 def score_of(samples: Samples, role: str, task: EvalTask) -> Score:
     """Return the Score of one model on one task."""
     return summarise(samples[role, task.benchmark, task.split], scorer=task.scorer, n_expected=task.n_items)
+
+
+def _batch_size(ctx: RunContext) -> int:
+    return EVAL_BATCH_GPU if ctx.prepared.device == "cuda" else EVAL_BATCH_CPU
 
 
 def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Scored:

@@ -23,7 +23,7 @@ from rdagent_ft.evaluation.score import Samples
 from rdagent_ft.evaluation.scorers import SCORERS_VERSION
 from rdagent_ft.values import canonical_json, content_hash, sha256_text, write_atomic
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when the way prompts are tokenised or answers are generated changes."""
 
 _ENGINE_PACKAGES = ("lm-eval", "transformers", "torch", "tokenizers")

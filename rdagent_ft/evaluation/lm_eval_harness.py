@@ -66,12 +66,11 @@ class LmEvalHarness:
         """
         aggregate = read_json_file(out_dir, AGGREGATE_NAME)
         found: dict[tuple[str, str, str], list[Answer]] = {}
-        for task in request.tasks:
+        for model, task in request.pairs():
             items = read_items(task.items_file, task.n_items)
-            for model in request.models:
-                answers = _read_answers(out_dir, model.role, task, items)
-                _cross_check(aggregate, model.role, task, items, answers)
-                found[model.role, task.benchmark, task.split] = answers
+            answers = _read_answers(out_dir, model.role, task, items)
+            _cross_check(aggregate, model.role, task, items, answers)
+            found[model.role, task.benchmark, task.split] = answers
         return found
 
 

@@ -29,7 +29,8 @@ def main(request_path: Path) -> None:
     request = json.loads(request_path.read_text(encoding="utf-8"))
     _isolate(Path.cwd())
     items = {_task_key(task): _read_lines(Path(task["items_file"])) for task in request["tasks"]}
-    progress = Progress(len(request["models"]) * sum(map(len, items.values())), started)
+    asked = [[task for task in request["tasks"] if _is_asked(model, task)] for model in request["models"]]
+    progress = Progress(sum(len(items[_task_key(task)]) for tasks in asked for task in tasks), started)
 
     # Late: the import takes seconds and must see the variables that _isolate sets.
     from rdagent_ft.evaluation import lm_eval_model
@@ -37,14 +38,13 @@ def main(request_path: Path) -> None:
     startup_s = time.monotonic() - started
     device = lm_eval_model.pick_device(request["device"])
     models, tasks = [], []
-    for model in request["models"]:
+    for model, own_tasks in zip(request["models"], asked, strict=True):
         loaded = lm_eval_model.load(model["path"], model["adapter"], device)
         canary = [item["prompt"] for found in items.values() for item in found][:8]
-        lm = lm_eval_model.wrap(
-            loaded, prompt_format=request["prompt_format"], batch_size=request["batch_size"]
-        )
+        batch_size = model["batch_size"] or request["batch_size"]
+        lm = lm_eval_model.wrap(loaded, prompt_format=request["prompt_format"], batch_size=batch_size)
         models.append({"role": model["role"], **loaded.facts, **lm.canary(canary)})
-        for task in request["tasks"]:
+        for task in own_tasks:
             progress.start(model["role"], task["benchmark"])
             answered = lm_eval_model.answer(lm, task, items[_task_key(task)], progress.add)
             name = f"samples-{model['role']}-{task['benchmark']}-{task['split']}.jsonl"
@@ -112,6 +112,10 @@ def _isolate(folder: Path) -> None:
     os.environ.setdefault("HF_HOME", str(cache / "huggingface"))
     os.environ.setdefault("HF_DATASETS_CACHE", str(cache / "datasets"))
     sys.dont_write_bytecode = True
+
+
+def _is_asked(model: dict, task: dict) -> bool:
+    return model["only"] is None or [task["benchmark"], task["split"]] in model["only"]
 
 
 def _task_key(task: dict) -> tuple[str, str]:

@@ -47,11 +47,15 @@ class EvalModel(Frozen):
         role: `base` or `tuned`; part of the output file names.
         path: model directory (for full fine-tuning: the trained one).
         adapter: PEFT adapter directory, or None.
+        only: (benchmark, split) of the tasks it is asked; None means all of the request.
+        batch_size: sequences per forward pass, where it differs from the request's.
     """
 
     role: str
     path: Path
     adapter: Path | None = None
+    only: tuple[tuple[str, SplitName], ...] | None = None
+    batch_size: int | None = None
 
 
 class EvalRequest(Frozen):
@@ -70,6 +74,15 @@ class EvalRequest(Frozen):
     prompt_format: PromptFormat
     batch_size: int
     device: str = "auto"
+
+    def pairs(self) -> list[tuple[EvalModel, EvalTask]]:
+        """Return which model is asked which task, in the order of the job."""
+        return [
+            (model, task)
+            for model in self.models
+            for task in self.tasks
+            if model.only is None or (task.benchmark, task.split) in model.only
+        ]
 
 
 class Harness(Protocol):

@@ -6,10 +6,13 @@ from typing import Literal
 
 from rdagent_ft.values import Frozen
 
-RuleName = Literal["exact_match", "json_match", "numeric_match", "token_f1"]
-"""Scorers that are plain rules: in-process, linear time, chosen by the reference answers."""
+RuleName = Literal["exact_match", "json_match", "numeric_match", "token_f1", "choice_match"]
+"""Scorers that are plain rules: in-process and in linear time."""
 
-ScorerName = RuleName
+ScorerName = RuleName | Literal["math_match", "ifeval", "code_pass", "rubric"]
+"""All scorers. Beyond rules: children of this process (math_match, ifeval), a sandbox (code_pass), a
+judge (rubric)."""
+
 PromptFormat = Literal["plain", "chat"]
 Verdict = Literal["improved", "equivalent", "inconclusive", "regressed"]
 

@@ -1,7 +1,8 @@
 """The rules that turn an answer into a score, and the choice of the rule by the reference answers.
 
 All means are computed from these scores. Nothing here calls a model, evaluates text, or takes longer
-than linear time in its input. Benchmarks that need a judge or a symbolic checker are not covered.
+than linear time in its input. Mathematics (`math_answers`), instructions (`ifeval_answers`), code and
+judges are scored elsewhere.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rdagent_ft.errors import DataError
+from rdagent_ft.evaluation.choice_answers import gold_letter, stated_letter
 from rdagent_ft.evaluation.json_values import NotStrictJson, canonical, compact, parse_strict
 from rdagent_ft.evaluation.number_answers import gold_number, number_text, stated_number
-from rdagent_ft.evaluation.rows import ScorerName
+from rdagent_ft.evaluation.rows import RuleName
 from rdagent_ft.values import Frozen
 
 SCORERS_VERSION = 1
@@ -41,14 +43,16 @@ class Scored(Frozen):
         score: 0..1, or None when the item cannot be scored.
         extracted: what was compared, capped at 2,000 characters; None when nothing could be taken.
         unscored_reason: why `score` is None: the reference answer, never the model's.
+        parts: further measures of this answer, as in `SampleRow.parts`.
     """
 
     score: float | None
     extracted: str | None = None
     unscored_reason: str | None = None
+    parts: dict[str, tuple[float, ...]] = {}
 
 
-def choose_scorer(golds: Sequence[str]) -> tuple[ScorerName, str]:
+def choose_scorer(golds: Sequence[str]) -> tuple[RuleName, str]:
     """Return the rule that fits the reference answers, and why in one sentence.
 
     Raises `DataError` when there are none.
@@ -73,13 +77,14 @@ def choose_scorer(golds: Sequence[str]) -> tuple[ScorerName, str]:
     )
 
 
-def score_answer(scorer: ScorerName, prediction: str, gold: str) -> Scored:
+def score_answer(scorer: RuleName, prediction: str, gold: str) -> Scored:
     """Score one answer by the named rule.
 
     - exact_match: equal after strip and with runs of whitespace as one space; case counts.
     - json_match: the whole answer is one strict JSON value equal to the reference.
     - numeric_match: the stated number equals the reference number exactly.
     - token_f1: F1 of the bags of lower-case words without punctuation.
+    - choice_match: the letter that the answer states last is the reference letter.
 
     Only a bad reference answer leaves an item unscored; whatever a model writes gets a score.
     """
@@ -97,6 +102,8 @@ def score_answer(scorer: ScorerName, prediction: str, gold: str) -> Scored:
             return _score_number(prediction, gold)
         case "token_f1":
             return _score_tokens(prediction, gold)
+        case "choice_match":
+            return _score_choice(prediction, gold)
 
 
 def collapse(text: str) -> str:
@@ -109,7 +116,7 @@ def words(text: str) -> list[str]:
     return text.casefold().translate(_PUNCTUATION).split()
 
 
-def _score_nothing(scorer: ScorerName, gold: str) -> Scored:
+def _score_nothing(scorer: RuleName, gold: str) -> Scored:
     """Return the score of an answer that is not read: 0, unless the item has no usable reference."""
     empty = score_answer(scorer, "", gold)
     return empty if empty.score is None else Scored(score=0.0)
@@ -133,6 +140,14 @@ def _score_number(prediction: str, gold: str) -> Scored:
         return Scored(score=None, unscored_reason="reference answer holds no number")
     value = stated_number(prediction)
     return Scored(score=0.0) if value is None else _result(value == expected, number_text(value))
+
+
+def _score_choice(prediction: str, gold: str) -> Scored:
+    expected = gold_letter(gold)
+    if expected is None:
+        return Scored(score=None, unscored_reason="reference answer is no letter from A to J")
+    letter = stated_letter(prediction)
+    return Scored(score=0.0) if letter is None else _result(letter == expected, letter)
 
 
 def _score_tokens(prediction: str, gold: str) -> Scored:

@@ -157,11 +157,12 @@ def compare_scores(
         p_value=_difference_p(delta, se, n_clusters) if independent is None else p_mcnemar,
         discordant=discordant,
         mde=mde,
-        verdict=_verdict(interval, margin),
+        verdict=verdict_of(interval, margin),
     )
 
 
-def _verdict(interval: tuple[float, float], margin: float) -> Verdict:
+def verdict_of(interval: tuple[float, float], margin: float) -> Verdict:
+    """Return what an interval of the difference says, with `equivalent` inside +-margin."""
     low, high = interval
     if low > 0:
         return "improved"

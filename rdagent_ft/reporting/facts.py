@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rdagent_ft.evaluation.rows import Comparison, Score, ScorerName
 from rdagent_ft.recipe.data_script import shown_value
 from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.reporting.cautions import cautions
 from rdagent_ft.reporting.records import ClaimOutput
 from rdagent_ft.reporting.text import (
     clean_text,
@@ -32,6 +33,11 @@ SCORER_WORDS: dict[ScorerName, str] = {
     "json_match": "JSON match: the answer must parse as JSON and hold the same values as expected",
     "numeric_match": "numeric match: the final number of the answer must equal the expected one",
     "token_f1": "token F1: overlap of the words of the answer and of the expected text",
+    "choice_match": "choice match: the option letter that the answer states last must be the expected one",
+    "math_match": "maths match: the final answer must equal the expected one as mathematics (math-verify)",
+    "ifeval": "instruction checks: the answer must follow every instruction of the question (IFEval, strict)",
+    "code_pass": "tests: the program in the answer must pass the tests of the task in a sandbox",
+    "rubric": "judge: a model rates the answer by a written rubric",
 }
 STATUS_WORDS = {"accepted": "kept", "rejected": "rejected", "failed": "failed"}
 
@@ -47,7 +53,13 @@ STOP_WORDS: dict[StopReason, str] = {
 
 
 class ClaimFacts(Frozen):
-    """The claim in words. `kicker` is the line above the headline, `cautions` limit it."""
+    """The claim in words.
+
+    Attributes:
+        kicker: the line above the headline.
+        cautions: what limits the claim.
+        evidence: files with every single answer behind the numbers, relative to the run's folder.
+    """
 
     tone: Tone
     kicker: str
@@ -55,6 +67,7 @@ class ClaimFacts(Frozen):
     meaning: str
     measured: str
     cautions: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
 
 
 class Change(Frozen):
@@ -76,7 +89,8 @@ def claim_facts(view: RunView) -> ClaimFacts:
         headline=_headline(claim.comparison),
         meaning=_meaning(claim, margin(view)),
         measured=_measured(view, claim),
-        cautions=_cautions(view, claim),
+        cautions=cautions(view, claim),
+        evidence=_evidence(claim),
     )
 
 
@@ -154,7 +168,10 @@ def limits(view: RunView) -> tuple[str, ...]:
     if claim is not None:
         lines.append(
             "The interval covers the choice of test items. It does not cover the luck of one training: "
-            "every recipe was trained once, with one seed."
+            "every recipe was trained once, with one seed (FT_CLAIM_SEEDS=3 changes that)."
+            if claim.own is None
+            else "The interval covers the choice of test items and the luck of training, as far as "
+            f"{1 + len(claim.seeds)} trainings show it."
         )
         lines.append(
             f"A true difference smaller than about {points(claim.comparison.mde).lstrip('+')} points would "
@@ -217,6 +234,20 @@ def _no_claim(view: RunView) -> ClaimFacts:
         else ""
     )
     return ClaimFacts(tone="open", kicker=kicker, headline="No claim yet", meaning=meaning, measured=measured)
+
+
+def _evidence(claim: ClaimOutput) -> tuple[str, ...]:
+    """Return where the answers lie, as `engine/steps/claim.py` keeps them."""
+    places = [f"{claim.base.benchmark}-{claim.base.split}"]
+    places += [f"{beside.base.benchmark}-{beside.base.split}" for beside in claim.reported.values()]
+    folders = ["baseline/eval", f"loops/{claim.loop:03d}/eval"]
+    files = [f"{folder}/{place}/samples.jsonl" for place in places for folder in folders]
+    files += [
+        f"loops/{claim.loop:03d}/seeds/{training.seed}/eval/{places[0]}/samples.jsonl"
+        for training in claim.seeds
+        if training.failure is None
+    ]
+    return tuple(files)
 
 
 def _tone(claim: ClaimOutput) -> Tone:
@@ -282,25 +313,3 @@ def _measured(view: RunView, claim: ClaimOutput) -> str:
             f" Only the tuned model was right on {only_tuned:,} items, only the base model on {only_base:,}."
         )
     return text
-
-
-def _cautions(view: RunView, claim: ClaimOutput) -> tuple[str, ...]:
-    lines: list[str] = []
-    gap = f"{abs(100 * claim.optimism):.1f} points {'more' if claim.optimism >= 0 else 'less'}"
-    lines.append(
-        "On the validation items, which chose between loops, the difference to the base model was "
-        f"{points(claim.val_delta)} points: {gap} than on the test. The best of several tries is partly "
-        "lucky there; use the test figure."
-    )
-    times = {1: "once", 2: "twice"}.get(claim.opening, f"{claim.opening} times")
-    looks = view.n_looks("val")
-    seen = f"The validation items were looked at {counted(looks, 'time')} to choose; " if looks else ""
-    line = f"{seen}the sealed test was opened {times}."
-    if claim.opening > 1:
-        line += " Each further opening makes the claim weaker evidence than its interval says."
-    lines.append(line[:1].upper() + line[1:])
-    if not claim.accepted:
-        lines.append("The base model stays the best model of this run.")
-    elif view.best_loop != claim.loop:
-        lines.append(f"Loop {view.best_loop} leads on validation now, but only loop {claim.loop} was tested.")
-    return tuple(lines)

@@ -175,7 +175,7 @@ def _attempts(connection: sqlite3.Connection) -> tuple[AttemptRecord, ...]:
         AttemptRecord(
             attempt_id=row[0],
             loop=row[1],
-            step=row[2],
+            step=row[2].partition("/")[0],
             number=row[3],
             kind=row[4],
             status=row[5],

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from rdagent_ft.data.rows import DatasetSource, ModelSource, ReadReport, SplitName
+from rdagent_ft.evaluation.guards import GuardResult
 from rdagent_ft.evaluation.rows import Comparison, PromptFormat, Score, ScorerName
 from rdagent_ft.planning.port import LoopStatus
 from rdagent_ft.recipe.schema import Recipe
@@ -88,7 +89,14 @@ class PrepareOutput(Frozen):
 
 
 class BaselineOutput(Frozen):
-    """The base model's scores. `dev_errors`: error class -> count on dev items."""
+    """The base model's scores.
+
+    Attributes:
+        dev_errors: error class -> count on dev items.
+        again: the base against itself on val, asked a second time in other batches: what differs here
+            is noise of the engine. None in records of earlier versions.
+        engine: what generated the answers of this run, base and candidates alike.
+    """
 
     val: Score
     dev: Score
@@ -96,6 +104,8 @@ class BaselineOutput(Frozen):
     fingerprint: str
     from_cache: bool
     eval_s: float
+    again: Comparison | None = None
+    engine: str = "lm-eval hf"
 
 
 class ProposeOutput(Frozen):
@@ -223,10 +233,40 @@ class ReportedBenchmark(Frozen):
     comparison: Comparison
 
 
+class CleanSubset(Frozen):
+    """The claim without the test items that have a near copy in the training data.
+
+    `n_near` items were left out; `comparison` is None when none or nothing is left.
+    """
+
+    n_near: int
+    comparison: Comparison | None = None
+
+
+class SeedTraining(Frozen):
+    """One more training of the claimed recipe, with another seed.
+
+    `delta` is its difference to the base on test; None when it failed (`failure` says why).
+    """
+
+    seed: int
+    weights: str | None = None
+    weights_sha256: str | None = None
+    train_s: float = 0.0
+    delta: float | None = None
+    failure: Failure | None = None
+
+
 class ClaimOutput(Frozen):
     """The sealed test, opened. `opening` counts openings of this run's test split from 1.
 
     Attributes:
+        comparison: what the headline says. With several seeds it is about the recipe, and its interval
+            covers the luck of training; else about the model that is handed over.
+        own: the handed-over model alone, when `comparison` covers several seeds.
+        seeds: the further trainings; () when the claim rests on one.
+        clean: the same without items that have near copies in the training data.
+        guards: reported benchmark -> whether a loss beyond the margin is excluded.
         optimism: val delta minus test delta; selection makes it positive on average.
         accepted: whether the claimed loop leads by the selection rule; when False the base model
             is still the best and the claim is about the best candidate tried.
@@ -242,6 +282,10 @@ class ClaimOutput(Frozen):
     optimism: float
     opening: int
     reported: dict[str, ReportedBenchmark] = {}
+    own: Comparison | None = None
+    seeds: tuple[SeedTraining, ...] = ()
+    clean: CleanSubset | None = None
+    guards: dict[str, GuardResult] = {}
     eval_s: float = 0.0
 
 

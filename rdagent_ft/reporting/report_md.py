@@ -71,6 +71,8 @@ def _claim(view: RunView) -> list[str]:
         lines += [f"**How it was measured.** {markdown_text(claim.measured, 2_000)}", ""]
     if claim.cautions:
         lines += [*(f"- {caution}" for caution in claim.cautions), ""]
+    if claim.evidence:
+        lines += ["Every single answer:", "", *(f"- `{file}`" for file in claim.evidence), ""]
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,12 @@ def finished(world: World) -> Finished:
         {"question": f"What is {n} plus {n + 1}?", "answer": f"Add.\n#### {2 * n + 1}"} for n in range(24)
     ]
     items.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    extra = {"OPENAI_API_KEY": KEY, "FT_LLM_API_KEY": KEY, "FT_BENCHMARK_LIMIT": "20"}
+    extra = {
+        "OPENAI_API_KEY": KEY,
+        "FT_LLM_API_KEY": KEY,
+        "FT_BENCHMARK_LIMIT": "20",
+        "FT_CLAIM_SEEDS": "2",
+    }
     return world.run("whole", *world.new("--loop_n", "2", "--benchmark", "gsm8k"), **extra)
 
 
@@ -79,6 +85,50 @@ def test_only_the_claim_looked_at_test(finished: Finished) -> None:
     judged = sorted(p.relative_to(run_dir).parts[1] for p in run_dir.glob("loops/*/eval/heldout-test"))
     assert judged == [f"{finished.document['claim']['loop']:03d}"]
     assert finished.document["claim"]["opening"] == 1
+
+
+def test_the_claim_rests_on_two_trainings(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    claim = json.loads(journal_output(run_dir, "claim"))
+    (further,) = claim["seeds"]
+    assert further["failure"] is None
+    assert further["weights_sha256"]
+    config = run_dir / "loops" / f"{claim['loop']:03d}" / "seeds" / str(further["seed"]) / "1-sft.yaml"
+    assert f"seed: {further['seed']}" in config.read_text()
+    mean = (further["delta"] + claim["own"]["delta"]) / 2
+    assert claim["comparison"]["delta"] == pytest.approx(mean)
+    low, high = claim["comparison"]["ci95"]
+    own_low, own_high = claim["own"]["ci95"]
+    assert high - low > 0 or own_high == own_low
+    assert "trained 2 times" in (run_dir / "report.md").read_text()
+
+
+def test_the_base_against_itself_shows_nothing(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    again = json.loads(journal_output(run_dir, "baseline"))["again"]
+    assert again["verdict"] in {"equivalent", "inconclusive"}
+    assert again["n"] == 40
+    assert (run_dir / "baseline" / "again" / "heldout-val" / "samples.jsonl").is_file()
+
+
+def test_a_claim_can_be_traced_to_single_answers(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    claim = json.loads(journal_output(run_dir, "claim"))
+    report = (run_dir / "report.html").read_text()
+    scores: dict[str, dict[str, float]] = {}
+    for folder in ("baseline/eval", f"loops/{claim['loop']:03d}/eval"):
+        file = f"{folder}/heldout-test/samples.jsonl"
+        assert f'href="{file}"' in report
+        rows = [json.loads(line) for line in (run_dir / file).read_text().splitlines()]
+        scores[folder] = {row["item_id"]: row["score"] for row in rows}
+    base, tuned = scores.values()
+    differences = [tuned[item_id] - base[item_id] for item_id in base]
+    assert sum(differences) / len(differences) == pytest.approx(claim["own"]["delta"])
+
+
+def journal_output(run_dir: Path, step: str) -> str:
+    with sqlite3.connect(f"file:{run_dir}/run.db?mode=ro", uri=True) as connection:
+        return connection.execute("SELECT output FROM steps WHERE step = ?", (step,)).fetchone()[0]
 
 
 def test_the_reported_benchmark_stands_beside_the_target(finished: Finished) -> None:

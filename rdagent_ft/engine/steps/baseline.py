@@ -1,13 +1,18 @@
-"""Set-up step 2: score the base model once on dev and val; cached by fingerprint across runs."""
+"""Set-up step 2: score the base model on dev and val; cached by fingerprint across runs.
+
+Val is answered twice, the second time in other batches (an A/A comparison): what differs is noise of the
+engine, below which no candidate's difference means anything.
+"""
 
 from __future__ import annotations
 
 from rdagent_ft.engine.context import RunContext
-from rdagent_ft.engine.scoring import base_model, keep_samples, score_models, score_of, split_task
+from rdagent_ft.engine.scoring import base_again, base_model, keep_samples, score_models, score_of, split_task
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.base_cache import base_fingerprint, installed_versions, load_cached, store_cached
 from rdagent_ft.evaluation.error_classes import count_errors
 from rdagent_ft.evaluation.rows import SampleRow
+from rdagent_ft.evaluation.statistics import compare
 from rdagent_ft.reporting.records import SETUP_LOOP, BaselineOutput
 from rdagent_ft.values import sha256_file
 
@@ -34,7 +39,7 @@ def baseline(ctx: RunContext) -> BaselineOutput:
             ctx,
             SETUP_LOOP,
             "baseline",
-            (base_model(ctx),),
+            (base_model(ctx), base_again(ctx)),
             tasks,
             ctx.run_dir / "baseline" / "eval" / "job",
             must_succeed=True,
@@ -47,9 +52,10 @@ def baseline(ctx: RunContext) -> BaselineOutput:
             )
         samples, seconds = scored.samples, scored.seconds
         store_cached(cache_dir, fingerprint, samples)
-    for rows in samples.values():
-        keep_samples(ctx.run_dir / "baseline" / "eval", rows)
+    for (role, _, _), rows in samples.items():
+        keep_samples(ctx.run_dir / "baseline" / ("eval" if role == "base" else "again"), rows)
     val_task, dev_task = tasks
+    val_key = val_task.benchmark, "val"
     return BaselineOutput(
         val=score_of(samples, "base", val_task),
         dev=score_of(samples, "base", dev_task),
@@ -57,4 +63,7 @@ def baseline(ctx: RunContext) -> BaselineOutput:
         fingerprint=fingerprint,
         from_cache=cached is not None,
         eval_s=seconds,
+        again=compare(
+            samples["base", *val_key], samples["again", *val_key], margin=ctx.settings.equivalence_margin
+        ),
     )

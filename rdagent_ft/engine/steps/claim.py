@@ -1,15 +1,17 @@
 """Closing step 1: open the sealed test split for the best model, once, and claim what it shows.
 
 The look is written down before the job starts: a crash cannot hide an opening. Base and tuned are
-scored in the same job on the same items; reported benchmarks ride along and decide nothing.
+scored in the same job on the same items. Reported benchmarks ride along as guards: each says whether a
+loss beyond the margin is excluded.
 """
 
 from __future__ import annotations
 
+from typing import cast
+
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.journal import Look
 from rdagent_ft.engine.scoring import (
-    Samples,
     base_model,
     benchmark_task,
     keep_samples,
@@ -18,16 +20,24 @@ from rdagent_ft.engine.scoring import (
     split_task,
     tuned_model,
 )
+from rdagent_ft.engine.steps.leaks import REPORT_NAME
+from rdagent_ft.engine.steps.seeds import train_seeds
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.benchmarks import find_benchmark, load_items
+from rdagent_ft.evaluation.guards import judge_guards
 from rdagent_ft.evaluation.port import EvalTask
+from rdagent_ft.evaluation.score import Samples
+from rdagent_ft.evaluation.seeds import SeedsComparison, compare_seeds
 from rdagent_ft.evaluation.statistics import compare
+from rdagent_ft.execution.outputs import read_json_file
 from rdagent_ft.reporting.records import (
     ClaimOutput,
+    CleanSubset,
     EvaluateOutput,
     FeedbackOutput,
     ProposeOutput,
     ReportedBenchmark,
+    SeedTraining,
     TrainOutput,
 )
 
@@ -39,48 +49,119 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
     evaluated = ctx.journal.output(loop, "evaluate", EvaluateOutput)
     verdict = ctx.journal.output(loop, "feedback", FeedbackOutput)
     assert proposal is not None
+    assert proposal.recipe is not None
     assert trained is not None
     assert verdict is not None
     assert evaluated is not None
     assert evaluated.vs_base is not None
     recipe_hash = proposal.recipe_hash or ""
+    seeds = train_seeds(ctx, loop, proposal.recipe)
     test_task = split_task(ctx, "test")
     opening = ctx.journal.look(
         Look(benchmark=test_task.benchmark, split="test", loop=loop, recipe_hash=recipe_hash, purpose="claim")
     )
     tasks = (test_task, *_reported_tasks(ctx))
-    folder = ctx.loop_dir(loop) / "eval"
-    scored = score_models(
-        ctx,
-        loop,
-        "claim",
-        (base_model(ctx), tuned_model(ctx, trained)),
-        tasks,
-        folder / "claim-job",
-        must_succeed=True,
-    )
-    if scored.failure is not None:
-        raise JobError(
-            f"the test split could not be scored: {scored.failure.message} [{scored.failure.failure_class}]",
-            hint="`rdagent-ft resume` tries the claim again",
-        )
-    for (role, _, _), rows in scored.samples.items():
-        keep_samples(folder if role == "tuned" else ctx.run_dir / "baseline" / "eval", rows)
+    samples, seconds = _score(ctx, loop, trained, seeds, tasks)
     margin = ctx.settings.equivalence_margin
-    target = _pair(scored.samples, test_task, margin)
+    target = _pair(samples, test_task, margin)
+    over_seeds = _over_seeds(samples, test_task, seeds, proposal.recipe.stages[0].seed, margin)
+    comparison = target.comparison if over_seeds is None else over_seeds.comparison
+    reported = {task.benchmark: _pair(samples, task, margin) for task in tasks[1:]}
     return ClaimOutput(
         loop=loop,
         recipe_hash=recipe_hash,
         accepted=verdict.new_parent,
         base=target.base,
         tuned=target.tuned,
-        comparison=target.comparison,
+        comparison=comparison,
         val_delta=evaluated.vs_base.delta,
-        optimism=evaluated.vs_base.delta - target.comparison.delta,
+        optimism=evaluated.vs_base.delta - comparison.delta,
         opening=opening,
-        reported={task.benchmark: _pair(scored.samples, task, margin) for task in tasks[1:]},
-        eval_s=scored.seconds,
+        reported=reported,
+        own=None if over_seeds is None else target.comparison,
+        seeds=_seed_records(seeds, over_seeds),
+        clean=clean_subset(ctx, samples, test_task),
+        guards=judge_guards(
+            {name: pair.comparison for name, pair in reported.items()}, ctx.settings.guard_margin
+        ),
+        eval_s=seconds,
     )
+
+
+def _score(
+    ctx: RunContext, loop: int, trained: TrainOutput, seeds: dict[int, TrainOutput],
+    tasks: tuple[EvalTask, ...],
+) -> tuple[Samples, float]:  # fmt: skip
+    target = (tasks[0].benchmark, tasks[0].split)
+    others = [
+        tuned_model(ctx, output, f"seed-{seed}").model_copy(update={"only": (target,)})
+        for seed, output in seeds.items()
+        if output.failure is None
+    ]
+    folder = ctx.loop_dir(loop) / "eval"
+    scored = score_models(
+        ctx, loop, "claim", (base_model(ctx), tuned_model(ctx, trained), *others), tasks,
+        folder / "claim-job", must_succeed=True,
+    )  # fmt: skip
+    if scored.failure is not None:
+        raise JobError(
+            f"the test split could not be scored: {scored.failure.message} [{scored.failure.failure_class}]",
+            hint="`rdagent-ft resume` tries the claim again",
+        )
+    places = {"base": ctx.run_dir / "baseline" / "eval", "tuned": folder}
+    for (role, _, _), rows in scored.samples.items():
+        seed_folder = ctx.loop_dir(loop) / "seeds" / role.removeprefix("seed-") / "eval"
+        keep_samples(places.get(role, seed_folder), rows)
+    return scored.samples, scored.seconds
+
+
+def _over_seeds(
+    samples: Samples, task: EvalTask, seeds: dict[int, TrainOutput], first: int, margin: float
+) -> SeedsComparison | None:
+    """Return base against all trainings of the recipe; None when there is only the selected one."""
+    rows = {
+        seed: samples[f"seed-{seed}", task.benchmark, task.split]
+        for seed, output in seeds.items()
+        if output.failure is None
+    }
+    if not rows:
+        return None
+    tuned = {first: samples["tuned", task.benchmark, task.split], **rows}
+    return compare_seeds(samples["base", task.benchmark, task.split], tuned, margin=margin)
+
+
+def _seed_records(
+    seeds: dict[int, TrainOutput], compared: SeedsComparison | None
+) -> tuple[SeedTraining, ...]:
+    deltas = {} if compared is None else compared.deltas
+    return tuple(
+        SeedTraining(
+            seed=seed,
+            weights=output.weights,
+            weights_sha256=output.weights_sha256,
+            train_s=output.train_s,
+            delta=deltas.get(seed),
+            failure=output.failure,
+        )
+        for seed, output in seeds.items()
+    )
+
+
+def clean_subset(ctx: RunContext, samples: Samples, task: EvalTask) -> CleanSubset:
+    """Return the target's comparison without items that have a near copy in the training data.
+
+    Copies themselves were taken out of the training data before the run; what is near is named in
+    `data/contamination.json`, which this reads.
+    """
+    report = read_json_file(ctx.run_dir / "data", REPORT_NAME)
+    named = cast("dict[str, list[str]]", report.get("near_items", {})).get(task.split, [])
+    base, tuned = (samples[role, task.benchmark, task.split] for role in ("base", "tuned"))
+    near = {row.item_id for row in base} & set(named)
+    clean = [[row for row in rows if row.item_id not in near] for rows in (base, tuned)]
+    if not near or not clean[0]:
+        return CleanSubset(n_near=len(near))
+    comparison = compare(clean[0], clean[1], margin=ctx.settings.equivalence_margin)
+    return CleanSubset(n_near=len(near), comparison=comparison)
 
 
 def _reported_tasks(ctx: RunContext) -> tuple[EvalTask, ...]:

@@ -74,7 +74,7 @@ def _checked(ctx: RunContext, loop: int, recipe: Recipe, mix: MixResult) -> Code
     folder = ctx.loop_dir(loop)
     train_file = folder / "data" / "train.jsonl"
     write_trl_sft(train_file, mix.rows, prepared.prompt_format)
-    config, render_notes = _render(ctx, recipe, train_file, len(mix.rows))
+    config, render_notes = render_config(ctx, recipe, train_file, len(mix.rows))
     write_atomic(folder / "files" / CONFIG_NAME, config)
     write_json(folder / "files" / "audit.json", report.model_dump(mode="json"))
     names = (CONFIG_NAME, "audit.json", *((SCRIPT_NAME,) if recipe.data.script is not None else ()))
@@ -106,7 +106,10 @@ def _mix(ctx: RunContext, recipe: Recipe, rows: list[Row]) -> MixResult:
     return build_mix(rows, recipe.data, clusters=clusters, n_tokens=tokens)
 
 
-def _render(ctx: RunContext, recipe: Recipe, train_file: Path, n_rows: int) -> tuple[str, tuple[str, ...]]:
+def render_config(
+    ctx: RunContext, recipe: Recipe, train_file: Path, n_rows: int
+) -> tuple[str, tuple[str, ...]]:
+    """Return the trainer's config of a recipe's first stage, and one line for each automatic choice."""
     prepared = ctx.prepared
     rendered = render_stage(
         recipe,

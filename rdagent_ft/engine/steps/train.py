@@ -13,7 +13,7 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.carry import copy_file_inside, move_folder_inside
 from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.execution.weight_files import check_weights, combined_sha256
-from rdagent_ft.reporting.records import CodeOutput, Failure, TrainOutput
+from rdagent_ft.reporting.records import CodeOutput, Failure, StepName, TrainOutput
 from rdagent_ft.training.failures import classify, hostile_output
 from rdagent_ft.training.monitor import MAX_BYTES as METRICS_MAX_BYTES
 from rdagent_ft.training.monitor import read_health
@@ -34,7 +34,16 @@ def train(ctx: RunContext, loop: int) -> TrainOutput:
     if coded.failure is not None:
         return TrainOutput(failure=coded.failure)
     folder = ctx.loop_dir(loop)
-    config = folder / "files" / CONFIG_NAME
+    return train_config(ctx, loop, "train", folder / "files" / CONFIG_NAME, folder / "stages" / "1-sft")
+
+
+def train_config(
+    ctx: RunContext, loop: int, step: StepName, config: Path, out_root: Path, part: str = ""
+) -> TrainOutput:
+    """Train what `config` says on the loop's data; return where the weights are, or why there are none.
+
+    `part` names the job where a step has several of them.
+    """
 
     def prepare(out_dir: Path, previous: Path | None) -> tuple[str, ...]:
         if previous is not None:
@@ -44,11 +53,16 @@ def train(ctx: RunContext, loop: int) -> TrainOutput:
     outcome = run_job(
         ctx,
         loop,
-        "train",
+        step,
         JobRequest(
             kind="train",
-            out_root=folder / "stages" / "1-sft",
-            inputs={"model": Path(ctx.prepared.model.path), "data": folder / "data", "config": config},
+            out_root=out_root,
+            part=part,
+            inputs={
+                "model": Path(ctx.prepared.model.path),
+                "data": ctx.loop_dir(loop) / "data",
+                "config": config,
+            },
             limit_s=ctx.settings.full_timeout,
             metrics_name=METRICS_NAME,
             needs_gpu=ctx.prepared.device == "cuda",

@@ -1,0 +1,93 @@
+"""What limits a claim: optimism, openings of the test, seeds, near copies, forgetting, noise.
+
+Every sentence comes from a recorded number; nothing is said that was not measured.
+"""
+
+from __future__ import annotations
+
+from rdagent_ft.reporting.records import ClaimOutput
+from rdagent_ft.reporting.text import counted, interval_points, one_line, points
+from rdagent_ft.reporting.view import RunView
+
+
+def cautions(view: RunView, claim: ClaimOutput) -> tuple[str, ...]:
+    """Return the sentences that stand under every claim, most important first."""
+    lines: list[str] = []
+    gap = f"{abs(100 * claim.optimism):.1f} points {'more' if claim.optimism >= 0 else 'less'}"
+    lines.append(
+        "On the validation items, which chose between loops, the difference to the base model was "
+        f"{points(claim.val_delta)} points: {gap} than on the test. The best of several tries is partly "
+        "lucky there; use the test figure."
+    )
+    times = {1: "once", 2: "twice"}.get(claim.opening, f"{claim.opening} times")
+    looks = view.n_looks("val")
+    seen = f"The validation items were looked at {counted(looks, 'time')} to choose; " if looks else ""
+    line = f"{seen}the sealed test was opened {times}."
+    if claim.opening > 1:
+        line += " Each further opening makes the claim weaker evidence than its interval says."
+    lines.append(line[:1].upper() + line[1:])
+    lines += [*_seed_lines(claim), *_clean_lines(claim), *_guard_lines(claim), *_noise_lines(view)]
+    if not claim.accepted:
+        lines.append("The base model stays the best model of this run.")
+    elif view.best_loop != claim.loop:
+        lines.append(f"Loop {view.best_loop} leads on validation now, but only loop {claim.loop} was tested.")
+    return tuple(lines)
+
+
+def _seed_lines(claim: ClaimOutput) -> list[str]:
+    """Return what further trainings of the recipe say."""
+    if not claim.seeds:
+        return []
+    shown = ", ".join(
+        f"seed {training.seed}: {'failed' if training.delta is None else points(training.delta)}"
+        for training in claim.seeds
+    )
+    if claim.own is None:
+        return [f"The recipe was to be trained with further seeds, and every one failed ({shown})."]
+    return [
+        f"The claim is about the recipe, trained {1 + len(claim.seeds)} times; its interval covers the luck "
+        f"of training. The model handed over differs from the base by {points(claim.own.delta)} points "
+        f"({interval_points(claim.own.ci95)}); {shown}."
+    ]
+
+
+def _clean_lines(claim: ClaimOutput) -> list[str]:
+    """Return what is left of the claim without items that have near copies in the training data."""
+    if claim.clean is None or claim.clean.n_near == 0:
+        return []
+    near = counted(claim.clean.n_near, "test item")
+    have = "has a near copy" if claim.clean.n_near == 1 else "have near copies"
+    left = claim.clean.comparison
+    if left is None:
+        return [f"{near} {have} in the training data, which leaves none."]
+    return [
+        f"{near} {have} in the training data. Without them the difference is {points(left.delta)} points "
+        f"({interval_points(left.ci95)}) on {counted(left.n, 'item')}: {left.verdict}."
+    ]
+
+
+def _guard_lines(claim: ClaimOutput) -> list[str]:
+    """Return one line for each reported benchmark that is not shown to be unharmed."""
+    lines: list[str] = []
+    for name, guard in claim.guards.items():
+        loss = f"{interval_points(claim.reported[name].comparison.ci95)} points"
+        if guard.outcome == "regressed":
+            holds = "" if guard.holds_after_holm else ", which does not stand after correction for several"
+            lines.append(f"Forgetting: {one_line(name, 80)} got worse, {loss}{holds}.")
+        elif guard.outcome == "not_shown":
+            lines.append(
+                f"{one_line(name, 80)} is not shown to be unharmed: a loss of more than "
+                f"{100 * guard.margin:.0f} points is not excluded, {loss}."
+            )
+    return lines
+
+
+def _noise_lines(view: RunView) -> list[str]:
+    """Return what the base differs from itself by, when it does."""
+    again = None if view.baseline is None else view.baseline.again
+    if again is None or again.discordant == (0, 0) or again.se == 0.0:
+        return []
+    return [
+        f"The base model, asked twice, differs from itself by {points(again.delta)} points "
+        f"({interval_points(again.ci95)}) on the validation items: noise of the engine."
+    ]
