@@ -88,11 +88,12 @@ def base_again(ctx: RunContext) -> EvalModel:
 
 def score_models(
     ctx: RunContext, loop: int, step: StepName, models: tuple[EvalModel, ...], tasks: tuple[EvalTask, ...],
-    out_root: Path, *, must_succeed: bool = False,
+    out_root: Path, *, part: str = "", must_succeed: bool = False,
 ) -> Scored:  # fmt: skip
     """Score models x tasks in one job. A failure of the job is returned, not raised.
 
-    `must_succeed`: a failure of an earlier invocation is tried again (set-up and closing).
+    `part` names the job where a step has several. `must_succeed`: a failure of an earlier invocation is
+    tried again (set-up and closing).
     """
     request = EvalRequest(
         models=models,
@@ -114,6 +115,7 @@ def score_models(
             limit_s=ctx.settings.benchmark_timeout,
             metrics_name="progress.jsonl",
             needs_gpu=ctx.prepared.device == "cuda",
+            part=part,
             must_succeed=must_succeed,
         ),
         lambda out_dir, _previous: ctx.harness.prepare(request, out_dir),

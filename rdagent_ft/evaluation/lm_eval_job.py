@@ -2,7 +2,7 @@
 """The evaluation job: `python -m rdagent_ft.evaluation.lm_eval_job request.json`, run in its folder.
 
 Needs only the environment that has torch, transformers, peft and lm-eval; of this package it imports
-`lm_eval_model` alone. Leaves, in the working directory:
+`lm_eval_model` and `lm_eval_answer` alone. Leaves, in the working directory:
 
 - `samples-<role>-<benchmark>-<split>.jsonl`: one answer a line, written when its task is done;
 - `progress.jsonl`: `{"done", "total", "role", "benchmark", "elapsed_s"}`, answers of the whole job;
@@ -30,10 +30,11 @@ def main(request_path: Path) -> None:
     _isolate(Path.cwd())
     items = {_task_key(task): _read_lines(Path(task["items_file"])) for task in request["tasks"]}
     asked = [[task for task in request["tasks"] if _is_asked(model, task)] for model in request["models"]]
-    progress = Progress(sum(len(items[_task_key(task)]) for tasks in asked for task in tasks), started)
+    n_answers = sum(task["repeats"] * len(items[_task_key(task)]) for tasks in asked for task in tasks)
+    progress = Progress(n_answers, started)
 
     # Late: the import takes seconds and must see the variables that _isolate sets.
-    from rdagent_ft.evaluation import lm_eval_model
+    from rdagent_ft.evaluation import lm_eval_answer, lm_eval_model
 
     startup_s = time.monotonic() - started
     device = lm_eval_model.pick_device(request["device"])
@@ -46,7 +47,8 @@ def main(request_path: Path) -> None:
         models.append({"role": model["role"], **loaded.facts, **lm.canary(canary)})
         for task in own_tasks:
             progress.start(model["role"], task["benchmark"])
-            answered = lm_eval_model.answer(lm, task, items[_task_key(task)], progress.add)
+            decoded = task | ({"repetition_penalty": own} if (own := model["repetition_penalty"]) else {})
+            answered = lm_eval_answer.answer(lm, decoded, items[_task_key(task)], progress.add)
             name = f"samples-{model['role']}-{task['benchmark']}-{task['split']}.jsonl"
             _write_lines(Path(name), map(_sample, answered.answers))
             tasks.append({"role": model["role"], **answered.facts})

@@ -6,7 +6,7 @@ things differ from the stock backend, each for a reason:
 
 - prompts become the token ids that TRL trains on: `plain` text with the tokenizer's own special
   tokens, `chat` text (template applied) without any;
-- decoding is greedy under one fresh generation config: a checkpoint's own one (temperature,
+- decoding follows the task under one fresh generation config: a checkpoint's own one (temperature,
   repetition_penalty) would give base and tuned different protocols;
 - generation ends at EOS ids, not by decoding the batch after every step, and it is recorded why an
   answer ended.
@@ -20,14 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import lm_eval
 import peft
 import torch
 import transformers
-from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 N_CANARY_PROMPTS = 8
 _Backend: Any = HFLM  # its decorator hides its type
@@ -39,13 +36,6 @@ class Loaded(NamedTuple):
     model: Any
     tokenizer: Any
     eos_ids: list[int]
-    facts: dict[str, Any]
-
-
-class Answered(NamedTuple):
-    """What one model answered to one task, in item order, and lm-eval's own summary of it."""
-
-    answers: list[dict[str, Any]]
     facts: dict[str, Any]
 
 
@@ -120,6 +110,8 @@ class LocalModel(_Backend):
     eos_ids: list[int]
     add_special: bool
     endings: dict[str, tuple[str, int]]
+    temperature: float = 0.0
+    repetition_penalty: float = 1.0
     on_batch: Callable[[int], None] | None = None
 
     def encode(self, prompt: str) -> list[int]:
@@ -153,7 +145,9 @@ class LocalModel(_Backend):
         n_prompt = context.shape[1]
         config = transformers.GenerationConfig(
             max_new_tokens=max_length - n_prompt,
-            do_sample=False,
+            do_sample=self.temperature > 0,
+            temperature=self.temperature if self.temperature > 0 else None,
+            repetition_penalty=self.repetition_penalty if self.repetition_penalty != 1.0 else None,
             eos_token_id=self.eos_ids,
             pad_token_id=self.tokenizer.pad_token_id,
             bos_token_id=self.tokenizer.bos_token_id,
@@ -170,6 +164,10 @@ class LocalModel(_Backend):
         if self.on_batch is not None:
             self.on_batch(len(self._batch))
         return tokens
+
+    def loglikelihood(self, requests, disable_tqdm=False):
+        """Score continuations without a progress bar."""
+        return super().loglikelihood(requests, disable_tqdm=True)
 
     def get_model_info(self):
         """Return nothing: the stock one asks the hub for a revision."""
@@ -191,87 +189,3 @@ class LocalModel(_Backend):
                 return {"adapter_differs": False, "canary_max_abs_diff": None}
             largest = max(largest, difference)
         return {"adapter_differs": largest > 0, "canary_max_abs_diff": largest}
-
-
-def answer(lm: LocalModel, task: dict, items: list[dict], on_progress: Callable[..., None]) -> Answered:
-    """Answer all items of one task through lm-eval's evaluator, greedily."""
-    started = time.monotonic()
-    lengths = [len(lm.encode(item["prompt"])) for item in items]
-    limit = generation_limit(task["max_new_tokens"], max(lengths), lm.max_length)
-    lm.endings = {}
-    lm.on_batch = on_progress
-    name = f"rdft_{task['benchmark']}_{task['split']}"
-    loaded: Any = TaskManager(include_defaults=False).load([_task_config(name, items, limit, lm)])
-    results: Any = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
-    on_progress(0, last=True)
-    if results is None:
-        raise RuntimeError("lm-eval returned no results")
-    logged = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
-    if len(logged) != len(items):
-        raise RuntimeError(f"lm-eval answered {len(logged)} of {len(items)} items")
-    answers = []
-    for item, n_prompt_tokens, sample in zip(items, lengths, logged, strict=True):
-        prompt = sample["arguments"][0][0]  # what lm-eval really sent, not what we asked for
-        finish_reason, n_tokens = lm.endings[prompt]
-        answers.append(
-            {
-                "item_id": item["item_id"],
-                "prompt": prompt,
-                "prediction": sample["resps"][0][0],
-                "finish_reason": finish_reason,
-                "n_tokens": n_tokens,
-                "prompt_truncated": n_prompt_tokens > lm.max_length - limit,
-            }
-        )
-    facts = {
-        "benchmark": task["benchmark"],
-        "split": task["split"],
-        "n": len(answers),
-        "exact_match": float(results["results"][name]["exact_match,none"]),
-        "max_gen_toks": limit,
-        "n_truncated_prompts": sum(entry["prompt_truncated"] for entry in answers),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    return Answered(answers, facts)
-
-
-def generation_limit(max_new_tokens: int, longest_prompt: int, max_positions: int) -> int:
-    """Return the tokens an answer may have: what was asked, as far as the longest prompt leaves room.
-
-    Half of the context is always for the answer; a prompt over the rest is cut and marked.
-    """
-    room = max(max_positions - longest_prompt, max_positions // 2)
-    return max(1, min(max_new_tokens, room))
-
-
-def _task_config(name: str, items: list[dict], limit: int, lm: LocalModel) -> dict[str, Any]:
-    """Return the task as lm-eval takes it; its metric is plain equality after strip."""
-    records = [{"prompt": item["prompt"], "gold": item["gold"]} for item in items]
-
-    def dataset(**_: Any):
-        # Built in memory: the JSON loader of datasets turns text that looks like a date into one.
-        return datasets.DatasetDict({"test": datasets.Dataset.from_list(records)})
-
-    return {
-        "task": name,
-        "custom_dataset": dataset,
-        "test_split": "test",
-        "output_type": "generate_until",
-        "doc_to_text": "prompt",
-        "doc_to_target": "gold",
-        "num_fewshot": 0,
-        "generation_kwargs": {
-            "until": [lm.tokenizer.decode(lm.tokenizer.eos_token_id)],
-            "do_sample": False,
-            "max_gen_toks": limit,
-        },
-        "metric_list": [
-            {
-                "metric": "exact_match",
-                "aggregation": "mean",
-                "higher_is_better": True,
-                "regexes_to_ignore": [r"\A\s+", r"\s+\Z"],
-            }
-        ],
-        "metadata": {"version": 1.0},
-    }

@@ -27,6 +27,7 @@ class EvalTask(Frozen):
         method: `generate` text, or `choose` the likeliest of the item's choices by log-probability.
         repeats: answers per item; more than one only with a temperature above 0.
         temperature: 0 is greedy.
+        repetition_penalty: 1 leaves the probabilities of tokens that occurred before as they are.
     """
 
     benchmark: str
@@ -38,6 +39,7 @@ class EvalTask(Frozen):
     method: Literal["generate", "choose"] = "generate"
     repeats: int = 1
     temperature: float = 0.0
+    repetition_penalty: float = 1.0
 
 
 class EvalModel(Frozen):
@@ -49,6 +51,7 @@ class EvalModel(Frozen):
         adapter: PEFT adapter directory, or None.
         only: (benchmark, split) of the tasks it is asked; None means all of the request.
         batch_size: sequences per forward pass, where it differs from the request's.
+        repetition_penalty: decoding of this model alone; None means the task's.
     """
 
     role: str
@@ -56,6 +59,7 @@ class EvalModel(Frozen):
     adapter: Path | None = None
     only: tuple[tuple[str, SplitName], ...] | None = None
     batch_size: int | None = None
+    repetition_penalty: float | None = None
 
 
 class EvalRequest(Frozen):

@@ -36,7 +36,8 @@ def missing_outside(tasks: Sequence[EvalTask], outside: Outside) -> list[Problem
     To be asked before anything is generated: an answer that nobody can score is wasted work.
     """
     problems: list[Problem] = []
-    for scorer in dict.fromkeys(task.scorer for task in tasks):
+    scorers: dict[ScorerName, None] = dict.fromkeys(task.scorer for task in tasks)
+    for scorer in scorers:
         named = ", ".join(task.benchmark for task in tasks if task.scorer == scorer)
         problems += _missing(scorer, named, outside)
     return problems

@@ -93,6 +93,8 @@ def _model(view: RunView, prepare: PrepareOutput, loop: LoopView) -> dict[str, A
     shown = {key: value for key, value in recipe.items() if value is not None and key != "schema_version"}
     export = view.export(loop.number)
     base = display_name(model.name)
+    is_claimed = view.claim is not None and view.claim.loop == loop.number
+    penalty = view.claim.decoding.get("tuned", 1.0) if view.claim is not None and is_claimed else 1.0
     return {
         "base": markdown_text(base),
         "base_code": repr(hub_model(prepare) or f"path/to/{base}"),
@@ -106,6 +108,7 @@ def _model(view: RunView, prepare: PrepareOutput, loop: LoopView) -> dict[str, A
         "has_adapter": bool(train and train.kind == "lora"),
         "is_chat": prepare.prompt_format == "chat",
         "max_new_tokens": prepare.max_new_tokens,
+        "penalty": penalty,
         "recipe": [(markdown_code(key), markdown_text(value_text(value))) for key, value in shown.items()],
         "recipe_hash": markdown_code(loop.propose.recipe_hash or "unknown"),
         "loop_number": loop.number,

@@ -26,7 +26,13 @@ def cautions(view: RunView, claim: ClaimOutput) -> tuple[str, ...]:
     if claim.opening > 1:
         line += " Each further opening makes the claim weaker evidence than its interval says."
     lines.append(line[:1].upper() + line[1:])
-    lines += [*_seed_lines(claim), *_clean_lines(claim), *_guard_lines(claim), *_noise_lines(view)]
+    lines += [
+        *_seed_lines(claim),
+        *_decoding_lines(claim),
+        *_clean_lines(claim),
+        *_guard_lines(claim),
+        *_noise_lines(view),
+    ]
     if not claim.accepted:
         lines.append("The base model stays the best model of this run.")
     elif view.best_loop != claim.loop:
@@ -48,6 +54,18 @@ def _seed_lines(claim: ClaimOutput) -> list[str]:
         f"The claim is about the recipe, trained {1 + len(claim.seeds)} times; its interval covers the luck "
         f"of training. The model handed over differs from the base by {points(claim.own.delta)} points "
         f"({interval_points(claim.own.ci95)}); {shown}."
+    ]
+
+
+def _decoding_lines(claim: ClaimOutput) -> list[str]:
+    """Return how the models were decoded, when that was chosen on val."""
+    if claim.plain is None:
+        return []
+    chosen = ", ".join(f"{role} {penalty:g}" for role, penalty in claim.decoding.items())
+    return [
+        f"Each model answered with the repetition penalty that suited it best on validation ({chosen}). With "
+        f"plain greedy decoding for both the difference is {points(claim.plain.delta)} points "
+        f"({interval_points(claim.plain.ci95)}): {claim.plain.verdict}."
     ]
 
 

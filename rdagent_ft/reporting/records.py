@@ -266,6 +266,8 @@ class ClaimOutput(Frozen):
         own: the handed-over model alone, when `comparison` covers several seeds.
         seeds: the further trainings; () when the claim rests on one.
         clean: the same without items that have near copies in the training data.
+        decoding: role (`base`, `tuned`) -> repetition penalty chosen on val; {} when the run did not choose.
+        plain: both models in the plain protocol, when `decoding` changed one of them.
         guards: reported benchmark -> whether a loss beyond the margin is excluded.
         optimism: val delta minus test delta; selection makes it positive on average.
         accepted: whether the claimed loop leads by the selection rule; when False the base model
@@ -285,6 +287,8 @@ class ClaimOutput(Frozen):
     own: Comparison | None = None
     seeds: tuple[SeedTraining, ...] = ()
     clean: CleanSubset | None = None
+    decoding: dict[str, float] = {}
+    plain: Comparison | None = None
     guards: dict[str, GuardResult] = {}
     eval_s: float = 0.0
 

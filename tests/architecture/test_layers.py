@@ -26,6 +26,7 @@ IN_JOBS = {
     "training/tiny.py",
     "training/sft_run.py",
     "training/metrics_callback.py",
+    "evaluation/lm_eval_answer.py",
     "evaluation/lm_eval_model.py",
     "demo/base_model.py",
 }

@@ -30,6 +30,7 @@ def finished(world: World) -> Finished:
         "FT_LLM_API_KEY": KEY,
         "FT_BENCHMARK_LIMIT": "20",
         "FT_CLAIM_SEEDS": "2",
+        "FT_TUNE_DECODING": "1",
     }
     return world.run("whole", *world.new("--loop_n", "2", "--benchmark", "gsm8k"), **extra)
 
@@ -101,6 +102,20 @@ def test_the_claim_rests_on_two_trainings(finished: Finished) -> None:
     own_low, own_high = claim["own"]["ci95"]
     assert high - low > 0 or own_high == own_low
     assert "trained 2 times" in (run_dir / "report.md").read_text()
+
+
+def test_decoding_was_chosen_for_both_sides_before_the_test_was_opened(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    claim = json.loads(journal_output(run_dir, "claim"))
+    assert set(claim["decoding"]) == {"base", "tuned"}
+    assert (claim["plain"] is None) == (set(claim["decoding"].values()) == {1.0})
+    folders = {
+        path.parent.parent.name for path in run_dir.glob("loops/*/decoding/*/heldout-val/samples.jsonl")
+    }
+    assert folders == {f"{role}-{penalty}" for role in ("base", "tuned") for penalty in (1.0, 1.1, 1.3)}
+    with sqlite3.connect(f"file:{run_dir}/run.db?mode=ro", uri=True) as connection:
+        purposes = [row[0] for row in connection.execute("SELECT purpose FROM looks ORDER BY rowid")]
+    assert purposes[-2:] == ["decode", "claim"]
 
 
 def test_the_base_against_itself_shows_nothing(finished: Finished) -> None:

@@ -48,13 +48,16 @@ def write_items(path: Path, golds: dict[int, str] | None = None) -> None:
             stream.write(json.dumps(line) + "\n")
 
 
-def run_script(code: str) -> None:
+def run_script(code: str) -> str:
     """Run code with the tests' folder importable, in a process of its own: torch stays out of pytest."""
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
+        text=True,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}", "OMP_NUM_THREADS": "2"},
     )
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +204,54 @@ def test_lm_eval_counts_what_we_count(models: Path, plain_answers: list[str], tm
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(JobError, match="not the same answers"):
         LmEvalHarness().parse(request, tmp_path / "job")
+
+
+def test_choices_repeats_and_penalties(models: Path, tmp_path: Path) -> None:
+    """The likeliest choice, sampled repeats that differ, a penalty that changes answers."""
+    write_items(tmp_path / "val.jsonl")
+    items = [json.loads(line) for line in (tmp_path / "val.jsonl").read_text().splitlines()][:3]
+    choices = [" alpha", " beta gamma", " z"]
+    lines = [{**item, "gold": choices[0], "choices": choices} for item in items]
+    (tmp_path / "choose.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    greedy = task_of(tmp_path / "val.jsonl")
+    changed = {"split": "dev", "repetition_penalty": 1.8}
+    sampled = {"split": "test", "repeats": 3, "temperature": 5.0}
+    request = EvalRequest(
+        models=(EvalModel(role="base", path=models / "base"),),
+        tasks=(
+            greedy,
+            greedy.model_copy(update=changed),
+            greedy.model_copy(update=sampled),
+            greedy.model_copy(
+                update={
+                    "benchmark": "picked",
+                    "method": "choose",
+                    "items_file": tmp_path / "choose.jsonl",
+                    "n_items": 3,
+                }
+            ),
+        ),
+        prompt_format="plain",
+        batch_size=2,
+        device="cpu",
+    )
+    run_job(request, tmp_path / "job")
+    answers = LmEvalHarness().parse(request, tmp_path / "job")
+    plain, penalised = answers["base", "heldout", "val"], answers["base", "heldout", "dev"]
+    assert [a.prediction for a in plain] != [a.prediction for a in penalised]
+    repeats = answers["base", "heldout", "test"]
+    assert [a.repeat for a in repeats[:3]] == [0, 1, 2]
+    assert len({a.prediction for a in repeats[:3]}) > 1
+    likelihoods = json.loads(
+        run_script(
+            f"""
+import json
+from pathlib import Path
+from tiny_model import choice_likelihoods
+prompts = {[item["prompt"] for item in items]!r}
+print(json.dumps(choice_likelihoods(Path({str(models / "base")!r}), prompts, {choices!r})))
+"""
+        )
+    )
+    for found, row in zip(answers["base", "picked", "val"], likelihoods, strict=True):
+        assert found.prediction == choices[row.index(max(row))]

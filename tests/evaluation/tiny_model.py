@@ -91,3 +91,23 @@ def greedy_answers(
         answer = model.generate(input_ids=ids)[0, ids.shape[1] :]
         answers.append(tokenizer.decode(answer, skip_special_tokens=True))
     return answers
+
+
+def choice_likelihoods(model_dir: Path, prompts: list[str], choices: list[str]) -> list[list[float]]:
+    """Return the log-probability of each choice after each prompt, by transformers alone."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
+    found: list[list[float]] = []
+    for prompt in prompts:
+        n_prompt = len(tokenizer(prompt)["input_ids"])
+        row: list[float] = []
+        for choice in choices:
+            ids = torch.tensor([tokenizer(prompt + choice)["input_ids"]])
+            with torch.no_grad():
+                logs = model(input_ids=ids).logits[0].log_softmax(-1)
+            row.append(sum(logs[place - 1, ids[0, place]].item() for place in range(n_prompt, ids.shape[1])))
+        found.append(row)
+    return found

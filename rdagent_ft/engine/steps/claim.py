@@ -20,12 +20,14 @@ from rdagent_ft.engine.scoring import (
     split_task,
     tuned_model,
 )
+from rdagent_ft.engine.steps.decoding import PLAIN, tune_decoding
 from rdagent_ft.engine.steps.leaks import REPORT_NAME
 from rdagent_ft.engine.steps.seeds import train_seeds
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.benchmarks import find_benchmark, load_items
 from rdagent_ft.evaluation.guards import judge_guards
-from rdagent_ft.evaluation.port import EvalTask
+from rdagent_ft.evaluation.port import EvalModel, EvalTask
+from rdagent_ft.evaluation.rows import Comparison
 from rdagent_ft.evaluation.score import Samples
 from rdagent_ft.evaluation.seeds import SeedsComparison, compare_seeds
 from rdagent_ft.evaluation.statistics import compare
@@ -56,12 +58,13 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
     assert evaluated.vs_base is not None
     recipe_hash = proposal.recipe_hash or ""
     seeds = train_seeds(ctx, loop, proposal.recipe)
+    decoding = tune_decoding(ctx, loop, trained, recipe_hash) if ctx.settings.tune_decoding else {}
     test_task = split_task(ctx, "test")
     opening = ctx.journal.look(
         Look(benchmark=test_task.benchmark, split="test", loop=loop, recipe_hash=recipe_hash, purpose="claim")
     )
     tasks = (test_task, *_reported_tasks(ctx))
-    samples, seconds = _score(ctx, loop, trained, seeds, tasks)
+    samples, seconds = _score(ctx, loop, trained, seeds, decoding, tasks)
     margin = ctx.settings.equivalence_margin
     target = _pair(samples, test_task, margin)
     over_seeds = _over_seeds(samples, test_task, seeds, proposal.recipe.stages[0].seed, margin)
@@ -81,6 +84,8 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
         own=None if over_seeds is None else target.comparison,
         seeds=_seed_records(seeds, over_seeds),
         clean=clean_subset(ctx, samples, test_task),
+        decoding=decoding,
+        plain=_plain_comparison(samples, test_task, margin),
         guards=judge_guards(
             {name: pair.comparison for name, pair in reported.items()}, ctx.settings.guard_margin
         ),
@@ -90,29 +95,47 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
 
 def _score(
     ctx: RunContext, loop: int, trained: TrainOutput, seeds: dict[int, TrainOutput],
-    tasks: tuple[EvalTask, ...],
+    decoding: dict[str, float], tasks: tuple[EvalTask, ...],
 ) -> tuple[Samples, float]:  # fmt: skip
-    target = (tasks[0].benchmark, tasks[0].split)
-    others = [
-        tuned_model(ctx, output, f"seed-{seed}").model_copy(update={"only": (target,)})
-        for seed, output in seeds.items()
-        if output.failure is None
-    ]
+    models = _models(ctx, trained, seeds, decoding, tasks[0])
     folder = ctx.loop_dir(loop) / "eval"
-    scored = score_models(
-        ctx, loop, "claim", (base_model(ctx), tuned_model(ctx, trained), *others), tasks,
-        folder / "claim-job", must_succeed=True,
-    )  # fmt: skip
+    scored = score_models(ctx, loop, "claim", models, tasks, folder / "claim-job", must_succeed=True)
     if scored.failure is not None:
         raise JobError(
             f"the test split could not be scored: {scored.failure.message} [{scored.failure.failure_class}]",
             hint="`rdagent-ft resume` tries the claim again",
         )
     places = {"base": ctx.run_dir / "baseline" / "eval", "tuned": folder}
+    places |= {f"seed-{seed}": ctx.loop_dir(loop) / "seeds" / str(seed) / "eval" for seed in seeds}
     for (role, _, _), rows in scored.samples.items():
-        seed_folder = ctx.loop_dir(loop) / "seeds" / role.removeprefix("seed-") / "eval"
-        keep_samples(places.get(role, seed_folder), rows)
+        keep_samples(places.get(role, ctx.loop_dir(loop) / "decoding" / role), rows)
     return scored.samples, scored.seconds
+
+
+def _models(
+    ctx: RunContext, trained: TrainOutput, seeds: dict[int, TrainOutput], decoding: dict[str, float],
+    target: EvalTask,
+) -> tuple[EvalModel, ...]:  # fmt: skip
+    """Return base and tuned with their decoding, further trainings, and both in the plain protocol."""
+    alone = {"only": ((target.benchmark, target.split),)}
+    pair = (base_model(ctx), tuned_model(ctx, trained))
+    main = [model.model_copy(update={"repetition_penalty": decoding.get(model.role)}) for model in pair]
+    others = [
+        tuned_model(ctx, output, f"seed-{seed}").model_copy(
+            update={**alone, "repetition_penalty": decoding.get("tuned")}
+        )
+        for seed, output in seeds.items()
+        if output.failure is None
+    ]
+    plain = [model.model_copy(update={**alone, "role": f"{model.role}-plain"}) for model in pair]
+    changed = any(penalty != PLAIN for penalty in decoding.values())
+    return (*main, *others, *(plain if changed else ()))
+
+
+def _plain_comparison(samples: Samples, task: EvalTask, margin: float) -> Comparison | None:
+    base = samples.get(("base-plain", task.benchmark, task.split))
+    tuned = samples.get(("tuned-plain", task.benchmark, task.split))
+    return None if base is None or tuned is None else compare(base, tuned, margin=margin)
 
 
 def _over_seeds(
