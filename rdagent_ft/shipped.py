@@ -1,4 +1,4 @@
-"""Where shipped prompts, templates and image pins lie: at the repository's root, or inside the wheel."""
+"""Where prompts, templates, rubrics, suites and image pins lie: at the root, or inside the wheel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 
-def shipped_folder(kind: Literal["prompts", "templates"]) -> Path:
-    """Return the folder of prompts or templates. Raises `FileNotFoundError` on a broken install."""
+def shipped_folder(kind: Literal["prompts", "templates", "rubrics", "suites"]) -> Path:
+    """Return the folder of that kind. Raises `FileNotFoundError` on a broken install."""
     return _find(kind)
 
 

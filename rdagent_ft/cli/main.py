@@ -11,6 +11,8 @@ import sys
 import typer
 
 from rdagent_ft import __version__
+from rdagent_ft.cli.benchmark import benchmark
+from rdagent_ft.cli.compare import compare
 from rdagent_ft.cli.config import config_app
 from rdagent_ft.cli.data import data_app
 from rdagent_ft.cli.demo import demo
@@ -36,6 +38,8 @@ app.command()(resume)
 app.command()(status)
 app.command()(report)
 app.command()(validate)
+app.command()(benchmark)
+app.command()(compare)
 app.command()(demo)
 app.command()(doctor)
 app.command()(gc)

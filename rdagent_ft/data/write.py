@@ -51,23 +51,30 @@ def write_trl_sft(path: Path, rows: Iterable[Row], prompt_format: PromptFormat) 
 def write_eval_items(
     path: Path,
     rows: Sequence[Row],
-    encoder: TextEncoder,
+    encoder: TextEncoder | None,
     prompt_format: PromptFormat,
     clusters: Mapping[str, int] | None = None,
 ) -> None:
-    """Write items for a harness: `item_id`, `prompt` (the exact text), `gold`, `cluster` (or null)."""
-    _write_lines(
-        path,
-        (
-            {
-                "item_id": row.item_id,
-                "prompt": encoder.render_prompt(row, prompt_format),
-                "gold": row.completion,
-                "cluster": None if clusters is None else str(clusters[row.item_id]),
-            }
-            for row in rows
-        ),
-    )
+    """Write items for a harness, as `evaluation.items.EvalItem` reads them.
+
+    `clusters`: item id -> number; without it the cluster is the row's own (`meta["cluster"]`), if any.
+    Without an `encoder` the prompt is the bare text: for endpoints that render the conversation themselves.
+    """
+    _write_lines(path, (_eval_record(row, encoder, prompt_format, clusters) for row in rows))
+
+
+def _eval_record(
+    row: Row, encoder: TextEncoder | None, prompt_format: PromptFormat, clusters: Mapping[str, int] | None
+) -> dict[str, Any]:
+    cluster = row.meta.get("cluster") if clusters is None else clusters[row.item_id]
+    return {
+        "item_id": row.item_id,
+        "prompt": row.prompt_text if encoder is None else encoder.render_prompt(row, prompt_format),
+        "gold": row.completion,
+        "cluster": None if cluster is None else str(cluster),
+        "messages": [turn.model_dump(mode="json") for turn in row.messages[:-1]],
+        "choices": row.meta.get("choices", []),
+    }
 
 
 def _trl_record(row: Row, prompt_format: PromptFormat) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rdagent_ft.engine.bounds import Clock
 from rdagent_ft.engine.faults import Faults
 from rdagent_ft.engine.journal import Journal
 from rdagent_ft.engine.progress import Progress
+from rdagent_ft.engine.warm_server import WarmServer
 from rdagent_ft.errors import StateError
 from rdagent_ft.evaluation.port import Harness
 from rdagent_ft.execution.port import Executor
@@ -50,7 +51,8 @@ class StopSignal:
 class RunContext:
     """One invocation's view of one run.
 
-    `encoder` is loaded on first use (`text_encoder`); `reserve_s` is the time kept for the closing.
+    `encoder` is loaded on first use (`text_encoder`); `reserve_s` is the time kept for the closing;
+    `warm` is the model server, None when each model is scored in a job.
     """
 
     run_id: str
@@ -67,6 +69,7 @@ class RunContext:
     progress: Progress
     stop: StopSignal = field(default_factory=StopSignal)
     reserve_s: float = 0.0
+    warm: WarmServer | None = None
     _encoder: TextEncoder | None = None
 
     @property

@@ -31,8 +31,11 @@ IMAGE_OF: dict[JobKind, ImageName] = {
     "merge": "train",
     "data": "train",
     "evaluate": "lm-eval",
+    "serve": "serve",
 }
 """Which image a kind of job runs in."""
+AT_ONCE: tuple[ImageName, ...] = ("train", "lm-eval")
+"""Images that every run needs; the others are built when they are first asked for."""
 
 Notice = Callable[[str], None]
 
@@ -75,7 +78,7 @@ def _open_docker(settings: Settings, notice: Notice) -> OpenExecutor:
         executor = CachingExecutor(executor, store, images.id_of, package_hash())
 
     def make_ready() -> None:
-        for name in dict.fromkeys(IMAGE_OF.values()):
+        for name in AT_ONCE:
             images.ready(name)
 
     return OpenExecutor(executor, make_ready)

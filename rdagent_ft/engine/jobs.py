@@ -72,6 +72,8 @@ def run_job(
     its argv; `previous_out_dir` is that of the attempt before, for trainers that resume. Raises
     `StopRun` when the run has to stop while the job runs: the step is then unfinished.
     """
+    if request.needs_gpu and ctx.warm is not None:
+        ctx.warm.rest()
     followed_here = False
     while True:
         attempts = ctx.journal.attempts(loop, step, request.part)

@@ -20,7 +20,8 @@ from rdagent_ft.errors import BudgetError, StateError
 from rdagent_ft.execution.port import JobHandle, JobResult, JobSpec
 from rdagent_ft.llm.port import LedgerEntry, LlmRole, Usage
 from rdagent_ft.reporting.records import STEP_OUTPUTS, StepName
-from rdagent_ft.reporting.tables import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
+from rdagent_ft.reporting.seal import LOOK_COLUMNS, SealedLook, first_hash, read_looks, sealed
+from rdagent_ft.reporting.tables import APPLICATION_ID, CHAINED_VERSION, MIGRATIONS, SCHEMA_VERSION
 from rdagent_ft.values import Frozen
 
 DATABASE_NAME = "run.db"
@@ -67,18 +68,17 @@ class Journal:
             raise StateError(f"{path} exists already")
         journal = cls(_connect(path))
         with journal._transaction() as db:
-            for script in MIGRATIONS:
-                for statement in script.split(";"):
-                    if statement.strip():
-                        db.execute(statement)
+            _migrate(db, 0)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.executemany("INSERT INTO run (key, value) VALUES (?, ?)", list(facts.items()))
         return journal
 
     @classmethod
     def open(cls, run_dir: Path) -> Journal:
-        """Open an existing journal. Raises `StateError` when it is damaged, foreign or newer."""
+        """Open an existing journal. Raises `StateError` when it is damaged, foreign or newer.
+
+        An older one stays as it is until `begin_invocation`: only who holds the run may change it.
+        """
         path = run_dir / DATABASE_NAME
         if not path.is_file():
             raise StateError(f"{run_dir} holds no run: {DATABASE_NAME} is missing")
@@ -91,7 +91,7 @@ class Journal:
             raise StateError(f"{path} cannot be read: {error}", hint="restore it from a copy") from None
         if application_id != APPLICATION_ID:
             raise StateError(f"{path} is not a run of rdagent_ft")
-        if version != SCHEMA_VERSION:
+        if not 1 <= version <= SCHEMA_VERSION:
             raise StateError(
                 f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}",
                 hint="use the version of rdagent_ft that wrote it; see `run` table, key code_version",
@@ -210,8 +210,12 @@ class Journal:
     # Invocations and events
 
     def begin_invocation(self, owner: str, bounds: dict[str, Any]) -> int:
-        """Record that a process works on the run now; return the invocation's number."""
+        """Record that a process works on the run now; return the invocation's number.
+
+        The caller holds the run. A journal of an older version is brought to this one first.
+        """
         with self._transaction() as db:
+            _migrate(db, int(db.execute("PRAGMA user_version").fetchone()[0]))
             cursor = db.execute(
                 "INSERT INTO invocations (started_utc, owner, bounds) VALUES (?,?,?)",
                 (utc_now(), owner, json.dumps(bounds)),
@@ -322,12 +326,60 @@ def _spent_usd(db: sqlite3.Connection) -> float:
     return float(row[0])
 
 
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring the tables from `version` to `SCHEMA_VERSION` inside the caller's transaction."""
+    for script in MIGRATIONS[version:]:
+        for statement in _statements(script):
+            db.execute(statement)
+        version += 1
+        if version == CHAINED_VERSION:
+            _chain_looks(db)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _statements(script: str) -> Generator[str]:
+    """Yield the statements of a script one by one; a trigger holds semicolons of its own."""
+    statement = ""
+    for piece in script.split(";"):
+        statement += piece + ";"
+        if sqlite3.complete_statement(statement):
+            if statement.strip(" \n;"):
+                yield statement
+            statement = ""
+
+
+def _chain_looks(db: sqlite3.Connection) -> None:
+    """Seal looks of the time before there was a chain, in their order."""
+    looks = read_looks(db)
+    prev_hash = first_hash(_run_id(db)) if looks else ""
+    for look in looks:
+        link = sealed(look, prev_hash)
+        prev_hash = link.row_hash or ""
+        db.execute(
+            "UPDATE looks SET prev_hash = ?, row_hash = ? WHERE number = ?",
+            (link.prev_hash, link.row_hash, link.number),
+        )
+
+
 def _insert_look(db: sqlite3.Connection, look: Look) -> None:
-    db.execute(
-        "INSERT OR IGNORE INTO looks (utc, benchmark, split, loop, recipe_hash, purpose) "
-        "VALUES (?,?,?,?,?,?)",
-        (utc_now(), look.benchmark, look.split, look.loop, look.recipe_hash, look.purpose),
-    )
+    """Append a look to the chain; the same look again (a step that began anew) is no second one."""
+    known = db.execute(
+        "SELECT 1 FROM looks WHERE benchmark = ? AND split = ? AND loop = ? AND purpose = ?",
+        (look.benchmark, look.split, look.loop, look.purpose),
+    ).fetchone()
+    if known is not None:
+        return
+    last = db.execute("SELECT number, row_hash FROM looks ORDER BY number DESC LIMIT 1").fetchone()
+    number, prev_hash = (1, first_hash(_run_id(db))) if last is None else (last[0] + 1, last[1])
+    link = sealed(SealedLook(number=number, utc=utc_now(), **look.model_dump()), prev_hash)
+    values = link.model_dump()
+    names = LOOK_COLUMNS.split(", ")
+    marks = ", ".join("?" for _ in names)
+    db.execute(f"INSERT INTO looks ({LOOK_COLUMNS}) VALUES ({marks})", [values[name] for name in names])
+
+
+def _run_id(db: sqlite3.Connection) -> str:
+    return str(db.execute("SELECT value FROM run WHERE key = 'run_id'").fetchone()[0])
 
 
 def _insert_event(db: sqlite3.Connection, kind: str, payload: dict[str, Any]) -> None:

@@ -23,9 +23,11 @@ from rdagent_ft.engine.steps.prepare import Gathered, prepare
 from rdagent_ft.engine.steps.propose import propose
 from rdagent_ft.engine.steps.train import train
 from rdagent_ft.engine.summaries import summarise_step
-from rdagent_ft.errors import BudgetError
+from rdagent_ft.engine.warm_server import WarmServer, choose_serving
+from rdagent_ft.errors import BudgetError, PreflightError
 from rdagent_ft.reporting.records import (
     SETUP_LOOP,
+    VLLM,
     BaselineOutput,
     ClaimOutput,
     EvaluateOutput,
@@ -72,6 +74,8 @@ def run(ctx: RunContext, bounds: Bounds, gathered: Gathered | None = None) -> En
         status, reason = ending.status, ending.stop_reason
         ctx.executor.tidy(ctx.run_dir)
     finally:
+        if ctx.warm is not None:
+            ctx.warm.close()
         ctx.journal.end_invocation(number, status=status, stop_reason=reason, active_s=ctx.clock.active_s())
         write_reports(ctx.run_dir)
     return ending
@@ -84,6 +88,7 @@ def _loops_and_closing(ctx: RunContext, bounds: Bounds) -> Ending:
 
 def _set_up(ctx: RunContext, gathered: Gathered | None) -> None:
     _step(ctx, SETUP_LOOP, "prepare", lambda: prepare(ctx, gathered))
+    _open_serving(ctx)
 
     def looks(_: Frozen) -> Sequence[Look]:
         target = ctx.prepared.target_benchmark
@@ -91,6 +96,21 @@ def _set_up(ctx: RunContext, gathered: Gathered | None) -> None:
 
     _step(ctx, SETUP_LOOP, "baseline", lambda: baseline(ctx), looks)
     _show_scores(ctx)
+
+
+def _open_serving(ctx: RunContext) -> None:
+    """Decide what generates answers; a run keeps the engine that its base was scored with."""
+    serving = choose_serving(ctx.settings, ctx.executor, ctx.prepared.device)
+    known = ctx.journal.output(SETUP_LOOP, "baseline", BaselineOutput)
+    if known is not None and (known.engine == VLLM) != serving.is_warm:
+        raise PreflightError(
+            f"this run's base was scored by {known.engine}, and here {serving.reason}",
+            hint="resume with the FT_SERVING and the executor that the run began with",
+        )
+    if known is None:
+        ctx.progress.notice(serving.reason)
+    if serving.is_warm:
+        ctx.warm = WarmServer(ctx.executor, ctx.settings, ctx.run_dir, ctx.run_id, ctx.progress.notice)
 
 
 def _loops(ctx: RunContext, bounds: Bounds) -> StopReason:

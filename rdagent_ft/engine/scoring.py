@@ -13,13 +13,15 @@ from rdagent_ft.data.rows import Row, SplitName
 from rdagent_ft.data.write import read_row_file, write_eval_items
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
-from rdagent_ft.errors import JobError
+from rdagent_ft.engine.outside import outside_of
+from rdagent_ft.engine.served import Asked, ask_served
+from rdagent_ft.errors import JobError, PreflightError, RdagentFtError
 from rdagent_ft.evaluation.benchmarks import FoundBenchmark
 from rdagent_ft.evaluation.lm_eval_harness import adapters_without_effect
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest, EvalTask
 from rdagent_ft.evaluation.rows import SampleRow, Score
 from rdagent_ft.evaluation.sample_files import write_samples
-from rdagent_ft.evaluation.score import Samples, score_request
+from rdagent_ft.evaluation.score import Samples, refuse_missing, score_request
 from rdagent_ft.evaluation.statistics import summarise
 from rdagent_ft.execution.outputs import clean_text, read_log
 from rdagent_ft.reporting.records import Failure, StepName, TrainOutput
@@ -56,6 +58,7 @@ def benchmark_task(ctx: RunContext, found: FoundBenchmark, rows: list[Row]) -> E
         items_file=path,
         n_items=len(rows),
         scorer=found.benchmark.scorer,
+        method=found.benchmark.method,
         max_new_tokens=min(found.benchmark.max_new_tokens, ctx.prepared.model.max_positions // 2),
     )
 
@@ -102,6 +105,29 @@ def score_models(
         batch_size=_batch_size(ctx),
         device=ctx.prepared.device,
     )
+    outside = outside_of(ctx, out_root)
+    try:
+        refuse_missing(tasks, outside)
+    except JobError as error:
+        return Scored({}, 0.0, _incomplete(error))
+    if ctx.warm is None:
+        asked = _ask_in_job(ctx, loop, step, request, out_root, part, must_succeed=must_succeed)
+    else:
+        asked = ask_served(ctx, loop, step, request, out_root, part)
+    if asked.failure is not None:
+        return Scored({}, asked.seconds, asked.failure)
+    try:
+        return Scored(score_request(request, asked.answers, outside), asked.seconds, None)
+    except (JobError, PreflightError) as error:
+        return Scored({}, asked.seconds, _incomplete(error))
+
+
+def _ask_in_job(
+    ctx: RunContext, loop: int, step: StepName, request: EvalRequest, out_root: Path, part: str,
+    *, must_succeed: bool,
+) -> Asked:  # fmt: skip
+    """Ask all models of the request in one job, with lm-eval's hf backend."""
+    models = request.models
     inputs = {f"model-{index}": model.path for index, model in enumerate(models)}
     inputs |= {f"adapter-{index}": m.adapter for index, m in enumerate(models) if m.adapter is not None}
     outcome = run_job(
@@ -120,10 +146,10 @@ def score_models(
         ),
         lambda out_dir, _previous: ctx.harness.prepare(request, out_dir),
     )
-    scored = _read(ctx, request, outcome)
-    if scored.failure is not None:
+    asked = _read(ctx, request, outcome)
+    if asked.failure is not None:
         ctx.executor.forget(outcome.result)
-    return scored
+    return asked
 
 
 def keep_samples(folder: Path, rows: list[SampleRow]) -> None:
@@ -140,7 +166,7 @@ def _batch_size(ctx: RunContext) -> int:
     return EVAL_BATCH_GPU if ctx.prepared.device == "cuda" else EVAL_BATCH_CPU
 
 
-def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Scored:
+def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Asked:
     seconds = outcome.result.ended_unix - outcome.result.started_unix
     failure = classify(
         read_log(outcome.log),
@@ -148,30 +174,31 @@ def _read(ctx: RunContext, request: EvalRequest, outcome: JobOutcome) -> Scored:
         failure_json=read_failure(outcome.out_dir),
     )
     if failure is not None:
-        return Scored({}, seconds, failure)
+        return Asked({}, seconds, failure)
     try:
         without_effect = adapters_without_effect(outcome.out_dir)
         if without_effect:
             message = f"the adapter of {', '.join(without_effect)} changes no output on the canary prompts"
-            return Scored(
+            return Asked(
                 {},
                 seconds,
                 Failure(failure_class="eval.adapter_no_effect", blame="candidate", message=message),
             )
-        answers = ctx.harness.parse(request, outcome.out_dir)
-        return Scored(score_request(request, answers), seconds, None)
+        return Asked(ctx.harness.parse(request, outcome.out_dir), seconds, None)
     except JobError as error:
-        return Scored(
-            {},
-            seconds,
-            # The message may quote what the job wrote.
-            Failure(
-                failure_class="eval.incomplete",
-                blame="environment",
-                message=clean_text(error.message)[:MAX_MESSAGE_CHARS],
-                fix=error.hint,
-            ),
-        )
+        return Asked({}, seconds, _incomplete(error))
+
+
+def _incomplete(error: RdagentFtError) -> Failure:
+    """Return an error as a failure; its message may quote what a job wrote."""
+    problems = "; ".join(f"{problem.rule} ({problem.fix})" for problem in error.problems)
+    message = f"{error.message}: {problems}" if problems else error.message
+    return Failure(
+        failure_class="eval.incomplete",
+        blame="environment",
+        message=clean_text(message)[:MAX_MESSAGE_CHARS],
+        fix=error.hint,
+    )
 
 
 def _task(ctx: RunContext, benchmark: str, split: SplitName, rows: list[Row]) -> EvalTask:
@@ -183,6 +210,7 @@ def _task(ctx: RunContext, benchmark: str, split: SplitName, rows: list[Row]) ->
         items_file=path,
         n_items=len(rows),
         scorer=ctx.prepared.scorer,
+        method=ctx.prepared.method,
         max_new_tokens=ctx.prepared.max_new_tokens,
     )
 

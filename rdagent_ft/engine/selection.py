@@ -32,6 +32,7 @@ def past_trials(ctx: RunContext, loop: int) -> list[Trial]:
                 delta=evaluated.vs_parent.delta,
                 se=evaluated.vs_parent.se,
                 over_base=ctx.parent_of(done) is None,
+                share=evaluated.share_scored,
                 moved=verdict.new_parent,
             )
         )

@@ -19,7 +19,7 @@ _NO_HEDGE = rf"(?![*)\]]{{0,3}}{_SPACE}(?:or|and|/|,|&){_SPACE}[*(\[]{{0,3}}(?-i
 _LETTER = rf"{_DRESS}{_MACRO}{_DRESS}(?P<letter>[A-J]){_NO_WORD}{_NO_HEDGE}"
 _STATED = re.compile(
     rf"\b(?:answer|option|choice)[*_`]{{0,3}}"
-    rf"(?:\s{{1,8}}(?:is|was|(?:would|should|must)\s{{1,4}}be)|{_SPACE}(?:[:=]|-{{1,2}}>|→))"
+    rf"(?:\s{{1,8}}(?:is|was|(?:would|should|must)\s{{1,4}}be)|{_SPACE}(?:[:=]>?|-{{1,2}}>|→))"
     rf"(?:[\s*_]{{0,8}}(?:clearly|therefore|thus|option|choice|letter|:)){{0,2}}{_LETTER}",
     re.IGNORECASE,
 )

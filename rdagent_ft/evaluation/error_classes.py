@@ -11,19 +11,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from rdagent_ft.evaluation.behaviour import repeats_itself
+from rdagent_ft.evaluation.ifeval_answers import read_gold
 from rdagent_ft.evaluation.json_values import NotStrictJson, canonical, json_in_other_text, parse_strict
 from rdagent_ft.evaluation.number_answers import all_numbers, gold_number
 from rdagent_ft.evaluation.rows import SampleRow, ScorerName
 from rdagent_ft.evaluation.scorers import MAX_ANSWER_CHARS, collapse, words
 
-GOOD_TOKEN_F1 = 0.5
-"""An answer that shares at least this F1 with its reference is not counted as an error."""
+GOOD_SHARE = 0.5
+"""An answer with at least this token F1, or this rating by a judge, is not counted as an error."""
 
-REPEATED_SHARE = 0.5
-REPEATED_MIN_WORDS = 20
 MAX_FACTS = 8
 
 _KEY_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,40}")
+_INSTRUCTION = re.compile(r"[a-z_]{1,40}:[a-z0-9_]{1,40}")
 _MEANING = {
     "empty": "are empty",
     "truncated": "are cut off at the generation limit",
@@ -32,6 +33,12 @@ _MEANING = {
     "wrong_type": "are JSON of another type than the reference",
     "extra_key": "have keys that the reference has not",
     "no_number": "state no number",
+    "no_letter": "state no option letter",
+    "no_maths": "state nothing that can be read as mathematics",
+    "code_timeout": "hold a program that does not end in time",
+    "code_memory": "hold a program that takes too much memory",
+    "tests_failed": "hold a program that does not pass its tests",
+    "low_rating": "are rated low by the judge",
     "off_by_format": "hold the right answer in a form that the scorer does not take",
     "wrong_answer": "are well formed and wrong",
     "case_only": "differ from the reference in upper and lower case only",
@@ -43,15 +50,16 @@ def error_class(scorer: ScorerName, row: SampleRow) -> str | None:
     """Return the class of the row's error, or None when it is right, good enough or unscored.
 
     Classes: empty, repeated, truncated, invalid_json, extra_text, missing_key:<k>, wrong_value:<k>,
-    extra_key, wrong_type, no_number, off_by_format, case_only, wrong_answer. The first that fits
-    wins: what ended the answer early comes before what is wrong in it.
+    extra_key, wrong_type, no_number, no_letter, no_maths, off_by_format, case_only,
+    not_followed:<instruction>, code_timeout, code_memory, tests_failed, low_rating, wrong_answer. The
+    first that fits wins: what ended the answer early comes before what is wrong in it.
     """
-    if row.score is None or row.score >= (GOOD_TOKEN_F1 if scorer == "token_f1" else 1.0):
+    if row.score is None or row.score >= (GOOD_SHARE if scorer in ("token_f1", "rubric") else 1.0):
         return None
     text = row.prediction.strip()
     if not text:
         return "empty"
-    if len(text) > MAX_ANSWER_CHARS or _repeats_itself(text):
+    if len(text) > MAX_ANSWER_CHARS or repeats_itself(text):
         return "repeated"
     if row.finish_reason == "length":
         return "truncated"
@@ -62,6 +70,18 @@ def error_class(scorer: ScorerName, row: SampleRow) -> str | None:
             return _number_class(row)
         case "exact_match":
             return _label_class(text, row.gold)
+        case "choice_match":
+            return "no_letter" if row.extracted is None else "wrong_answer"
+        case "math_match":
+            return "no_maths" if row.extracted is None else "wrong_answer"
+        case "ifeval":
+            return _instruction_class(row)
+        case "code_pass":
+            return {"timeout": "code_timeout", "memory": "code_memory"}.get(
+                row.extracted or "", "tests_failed"
+            )
+        case "rubric":
+            return "low_rating"
         case "token_f1":
             return "wrong_answer"
 
@@ -89,6 +109,8 @@ def _meaning(name: str) -> str:
     kind, _, key = name.partition(":")
     if kind == "missing_key":
         return f"lack the key `{key}`"
+    if kind == "not_followed":
+        return f"do not follow the instruction `{key}`"
     if kind == "wrong_value":
         return f"have a wrong value for the key `{key}`"
     return _MEANING.get(kind, "are wrong")
@@ -123,6 +145,16 @@ def _number_class(row: SampleRow) -> str:
     return "off_by_format" if gold_number(row.gold) in all_numbers(row.prediction) else "wrong_answer"
 
 
+def _instruction_class(row: SampleRow) -> str:
+    """Return the first instruction that was not followed; its public name carries no item text."""
+    gold = read_gold(row.gold)
+    names = gold.instruction_id_list if gold is not None else ()
+    for name, bit in zip(names, row.parts.get("inst_strict", ()), strict=False):
+        if bit < 1 and _INSTRUCTION.fullmatch(name):
+            return f"not_followed:{name}"
+    return "wrong_answer"
+
+
 def _label_class(text: str, gold: str) -> str:
     answer, expected = collapse(text), collapse(gold)
     if answer.casefold() == expected.casefold():
@@ -132,15 +164,6 @@ def _label_class(text: str, gold: str) -> str:
     if expected and re.search(rf"(?<!\w){re.escape(expected)}(?!\w)", answer):
         return "extra_text"
     return "wrong_answer"
-
-
-def _repeats_itself(text: str) -> bool:
-    """Return whether over half of the 4-word sequences occurred before in the text."""
-    found = words(text)
-    if len(found) < REPEATED_MIN_WORDS:
-        return False
-    grams = [tuple(found[start : start + 4]) for start in range(len(found) - 3)]
-    return 1 - len(set(grams)) / len(grams) > REPEATED_SHARE
 
 
 def _safe_key(key: str) -> str:

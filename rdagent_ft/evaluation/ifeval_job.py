@@ -44,7 +44,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     from lm_eval.tasks.ifeval import utils
 
     random.seed(request["seed"])
-    found = utils.process_results({"key": 0, **request}, [request["response"]])
+    found: dict[str, Any] = utils.process_results({"key": 0, **request}, [request["response"]])
     return {
         "strict": [int(value) for value in found["inst_level_strict_acc"]],
         "loose": [int(value) for value in found["inst_level_loose_acc"]],

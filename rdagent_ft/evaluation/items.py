@@ -18,7 +18,7 @@ ITEMS_MAX_BYTES = 512 << 20
 class Turn(Frozen):
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
 
 
@@ -55,6 +55,8 @@ class Answer(Frozen):
         latency_s: seconds from request to answer; None when unknown.
         prompt_truncated: the prompt did not fit the context: the item cannot be scored.
         unanswered: why there is no answer (a request that failed for good); None when there is one.
+        normalised_prediction: of `method="choose"`, the choice with the largest log-probability per
+            character (lm-eval's `acc_norm`); None where it is not measured.
     """
 
     item_id: str
@@ -66,6 +68,7 @@ class Answer(Frozen):
     latency_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
     prompt_truncated: bool = False
     unanswered: str | None = None
+    normalised_prediction: str | None = None
 
 
 def prompt_hash(prompt: str) -> str:

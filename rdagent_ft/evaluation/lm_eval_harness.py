@@ -74,6 +74,28 @@ class LmEvalHarness:
         return found
 
 
+def parse_finished(request: EvalRequest, out_dir: Path) -> dict[tuple[str, str, str], list[Answer]]:
+    """Return the answers to the tasks that an ended job had finished; {} when there are none.
+
+    For a job that was cut off: each task's answers count only when they are complete, to the rendered
+    prompts, and confirmed by lm-eval's own mean, as in `parse`.
+    """
+    try:
+        aggregate = read_json_file(out_dir, AGGREGATE_NAME)
+    except JobError:
+        return {}
+    found: dict[tuple[str, str, str], list[Answer]] = {}
+    for model, task in request.pairs():
+        items = read_items(task.items_file, task.n_items)
+        try:
+            answers = _read_answers(out_dir, model.role, task, items)
+            _cross_check(aggregate, model.role, task, items, answers)
+        except JobError:
+            continue
+        found[model.role, task.benchmark, task.split] = answers
+    return found
+
+
 def adapters_without_effect(out_dir: Path) -> tuple[str, ...]:
     """Return the roles whose adapter changed no logit on the 8 canary prompts, or made them NaN.
 

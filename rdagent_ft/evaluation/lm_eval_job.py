@@ -6,7 +6,7 @@ Needs only the environment that has torch, transformers, peft and lm-eval; of th
 
 - `samples-<role>-<benchmark>-<split>.jsonl`: one answer a line, written when its task is done;
 - `progress.jsonl`: `{"done", "total", "role", "benchmark", "elapsed_s"}`, answers of the whole job;
-- `aggregate.json`: lm-eval's own means, versions, times and adapter canaries, written last.
+- `aggregate.json`: lm-eval's own means, versions, times and adapter canaries, written after each task.
 
 Any failure is an exception: the traceback in the log is what the caller classifies.
 """
@@ -52,16 +52,17 @@ def main(request_path: Path) -> None:
             name = f"samples-{model['role']}-{task['benchmark']}-{task['split']}.jsonl"
             _write_lines(Path(name), map(_sample, answered.answers))
             tasks.append({"role": model["role"], **answered.facts})
+            aggregate = {
+                "versions": lm_eval_model.versions(),
+                "device": device,
+                "models": models,
+                "tasks": tasks,
+                "startup_s": round(startup_s, 3),
+                "seconds": round(time.monotonic() - started, 3),
+            }
+            # After every task: what a job that is cut off has finished can then be confirmed.
+            _write_text(Path("aggregate.json"), json.dumps(aggregate, indent=2, allow_nan=False) + "\n")
         del lm, loaded
-    aggregate = {
-        "versions": lm_eval_model.versions(),
-        "device": device,
-        "models": models,
-        "tasks": tasks,
-        "startup_s": round(startup_s, 3),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    _write_text(Path("aggregate.json"), json.dumps(aggregate, indent=2, allow_nan=False) + "\n")
 
 
 class Progress:

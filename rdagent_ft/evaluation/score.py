@@ -35,10 +35,15 @@ def missing_outside(tasks: Sequence[EvalTask], outside: Outside) -> list[Problem
 
     To be asked before anything is generated: an answer that nobody can score is wasted work.
     """
+    return missing_for([(task.benchmark, task.scorer) for task in tasks], outside)
+
+
+def missing_for(wanted: Sequence[tuple[str, ScorerName]], outside: Outside) -> list[Problem]:
+    """Return `missing_outside` of (benchmark, scorer) pairs, before there are tasks."""
     problems: list[Problem] = []
-    scorers: dict[ScorerName, None] = dict.fromkeys(task.scorer for task in tasks)
+    scorers: dict[ScorerName, None] = dict.fromkeys(scorer for _, scorer in wanted)
     for scorer in scorers:
-        named = ", ".join(task.benchmark for task in tasks if task.scorer == scorer)
+        named = ", ".join(benchmark for benchmark, needed in wanted if needed == scorer)
         problems += _missing(scorer, named, outside)
     return problems
 

@@ -80,6 +80,11 @@ class DockerExecutor:
         self._away_since: float | None = None
         self._far_gpus: tuple[Gpu, ...] | None = None
 
+    @property
+    def shares_files(self) -> bool:
+        """Whether the engine mounts our folders; a remote one has copies."""
+        return not self._engine.is_remote
+
     def submit(self, spec: JobSpec) -> JobHandle:
         """Start the job's container, or adopt the one that has this attempt's name, running or ended.
 

@@ -45,6 +45,7 @@ class LocalExecutor:
     """
 
     name = "local"
+    shares_files = True
 
     def __init__(
         self,

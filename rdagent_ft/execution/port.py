@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from rdagent_ft.execution.machine import Gpu
 from rdagent_ft.values import Frozen
 
-JobKind = Literal["pretrain", "train", "evaluate", "merge", "data"]
+JobKind = Literal["pretrain", "train", "evaluate", "merge", "data", "serve"]
 FailureClass = Literal["ok", "candidate", "resource", "infra", "stopped"]
 
 
@@ -91,6 +91,11 @@ class Executor(Protocol):
     """Where jobs run. All methods may be called again after a crash with the same arguments."""
 
     name: str
+
+    @property
+    def shares_files(self) -> bool:
+        """Whether jobs write straight into our folders, so that a socket there can be connected to."""
+        ...
 
     def submit(self, spec: JobSpec) -> JobHandle:
         """Start the job, or adopt the one that already has this attempt id."""

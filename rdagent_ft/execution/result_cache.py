@@ -73,6 +73,11 @@ class CachingExecutor:
         self._store_max_bytes = store_max_bytes
         self._hashes = FileHashes()
 
+    @property
+    def shares_files(self) -> bool:
+        """Whether jobs of the inner executor write straight into our folders."""
+        return self._inner.shares_files
+
     def submit(self, spec: JobSpec) -> JobHandle:
         """Give the job its stored result, or have it run; an attempt that was launched is adopted.
 
@@ -167,7 +172,7 @@ class CachingExecutor:
         note = _read_note(control)
         if note is not None:
             return note
-        if _was_launched(spec):
+        if spec.kind == "serve" or _was_launched(spec):  # a server leaves nothing to give again
             return CacheNote(key=None)
         note = self._decide(spec, control)
         write_json(control / _NOTE, note.model_dump(mode="json"))

@@ -17,12 +17,16 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 
 class Endpoint(Frozen):
-    """One model behind one endpoint. `base_url` None leaves the address to litellm's provider."""
+    """One model behind one endpoint.
+
+    `base_url` None leaves the address to litellm's provider; `temperature` None leaves it to the model.
+    """
 
     backend: Literal["openai", "litellm"]
     model: str
     base_url: str | None
     api_key: SecretStr | None = None
+    temperature: float | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -41,7 +45,7 @@ def resolve_endpoint(settings: Settings, environ: Mapping[str, str]) -> Endpoint
         raise PreflightError("no LLM is configured", hint="set FT_PLANNER_MODEL, or use --planner tpe")
     base_url = settings.llm_api_base
     key = settings.llm_api_key if settings.llm_api_key and settings.llm_api_key.get_secret_value() else None
-    if _backend(settings, model) == "litellm":
+    if backend_of(settings, model, base_url) == "litellm":
         # Without our own key litellm reads the provider's variable, e.g. ANTHROPIC_API_KEY.
         return Endpoint(backend="litellm", model=model, base_url=base_url, api_key=key)
     if key is None and environ.get("OPENAI_API_KEY"):
@@ -73,7 +77,8 @@ def is_loopback(base_url: str | None) -> bool:
         return False
 
 
-def _backend(settings: Settings, model: str) -> Literal["openai", "litellm"]:
+def backend_of(settings: Settings, model: str, base_url: str | None) -> Literal["openai", "litellm"]:
+    """Return the client library for `model`: the settings', else by the form of its name."""
     if settings.llm_backend != "auto":
         return settings.llm_backend
-    return "litellm" if "/" in model and settings.llm_api_base is None else "openai"
+    return "litellm" if "/" in model and base_url is None else "openai"

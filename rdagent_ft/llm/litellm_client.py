@@ -36,6 +36,7 @@ class LitellmTransport:
             )
         self.model = endpoint.model
         self.base_url = endpoint.base_url
+        self._temperature = endpoint.temperature
         self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else None
         self._secrets = (*secrets, *endpoint.secrets)
 
@@ -53,6 +54,9 @@ class LitellmTransport:
         }
         if reply_format.mode != "none":
             arguments["response_format"] = response_format(reply_format)
+        if self._temperature is not None:
+            # litellm knows which models refuse it, and leaves it out for them.
+            arguments |= {"temperature": self._temperature, "drop_params": True}
         return read_completion(self._completion(arguments, timeout_s))
 
     def probe(self, timeout_s: float) -> tuple[str, ...]:

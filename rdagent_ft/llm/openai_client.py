@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from rdagent_ft.llm.endpoint import OPENAI_URL, Endpoint, is_loopback
@@ -26,6 +27,7 @@ PROBE_TOKENS = 16
 GRACE_S = 2.0
 """Seconds the worker gets to close its connection before the caller leaves it behind."""
 
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 UNKNOWN_PARAMETER = re.compile(r"unsupported|not supported|unknown|unrecogni[sz]ed|extra|not permitted", re.I)
 NOT_SENT = ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "InvalidURL")
 """Causes that arise before the request left; named, because openai 2 and 3 use different HTTP packages."""
@@ -39,6 +41,7 @@ class OpenAiTransport:
         self.base_url = endpoint.base_url
         self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else "none"
         self._secrets = (*secrets, *endpoint.secrets)
+        self._temperature = endpoint.temperature
         # Reasoning models refuse `max_tokens`; older compatible servers know nothing else.
         self._limit_name = "max_completion_tokens" if endpoint.base_url == OPENAI_URL else "max_tokens"
 
@@ -49,20 +52,30 @@ class OpenAiTransport:
         max_output_tokens: int,
         timeout_s: float,
     ) -> RawReply:
-        """See `Transport.send`. An endpoint that refuses the limit's name is asked with the other one."""
+        """See `Transport.send`. An endpoint that refuses the limit's name or a temperature is asked anew."""
         body = _body(self.model, messages, reply_format)
-        name = self._limit_name
-        try:
-            return self._within(
-                lambda: self._complete({**body, name: max_output_tokens}, timeout_s), timeout_s
-            )
-        except TransportError as error:
-            if not _refuses_name(error, name):
-                raise
-        other = "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
-        reply = self._within(lambda: self._complete({**body, other: max_output_tokens}, timeout_s), timeout_s)
-        self._limit_name = other
-        return reply
+        refused: set[str] = set()
+        while True:
+            options = self._options(max_output_tokens, refused)
+            try:
+                reply = self._within(partial(self._complete, {**body, **options}, timeout_s), timeout_s)
+            except TransportError as error:
+                now = {name for name in options if _refuses_name(error, name)}
+                if not now or (now & set(LIMIT_NAMES) and refused & set(LIMIT_NAMES)):
+                    raise
+                refused |= now
+                continue
+            self._limit_name = next(name for name in options if name in LIMIT_NAMES)
+            self._temperature = options.get("temperature")
+            return reply
+
+    def _options(self, max_output_tokens: int, refused: set[str]) -> dict[str, Any]:
+        """Return the parameters that not every endpoint takes, without what this one just refused."""
+        names = (self._limit_name, *(name for name in LIMIT_NAMES if name != self._limit_name))
+        options: dict[str, Any] = {next(n for n in names if n not in refused): max_output_tokens}
+        if self._temperature is not None and "temperature" not in refused:
+            options["temperature"] = self._temperature
+        return options
 
     def probe(self, timeout_s: float) -> tuple[str, ...]:
         """Return the names that `GET models` lists; without such a list, ask for a few tokens."""

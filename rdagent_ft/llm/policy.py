@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,7 +20,7 @@ from rdagent_ft.errors import LlmError
 from rdagent_ft.llm.port import Ledger, LedgerEntry, LlmMessage, LlmRole, Usage
 from rdagent_ft.llm.prices import Price
 from rdagent_ft.llm.prompts import render_prompt
-from rdagent_ft.llm.reply import ReplyProblem, parse_reply, strict_schema
+from rdagent_ft.llm.reply import ReplyProblem, parse_reply, parse_whole, strict_schema
 from rdagent_ft.llm.transport import RawReply, ReplyFormat, ReplyMode, Transport, TransportError
 from rdagent_ft.values import Frozen, canonical_json, content_hash
 
@@ -47,6 +48,7 @@ class CallLimits(Frozen):
         max_cost_usd: dollars that the ledger may reach; None without a limit.
         n_reasks: how often an unusable reply is sent back.
         backoff_base_s: longest first wait; doubles with every retry.
+        is_whole_reply: the reply must be the JSON object and nothing else (see `reply.parse_whole`).
     """
 
     timeout_s: float
@@ -56,6 +58,7 @@ class CallLimits(Frozen):
     max_cost_usd: float | None = None
     n_reasks: int = 2
     backoff_base_s: float = 1.0
+    is_whole_reply: bool = False
 
 
 class MeteredClient:
@@ -78,6 +81,7 @@ class MeteredClient:
         self._note = note
         self._time_left_s = time_left_s
         self._mode: ReplyMode = "json_schema"
+        self._mode_lock = threading.Lock()
 
     def complete(
         self, role: LlmRole, messages: tuple[LlmMessage, ...], schema: type[T], *, salt: str
@@ -85,11 +89,12 @@ class MeteredClient:
         """See `LlmClient.complete`. The usage covers all requests that this call needed."""
         conversation, total = messages, Usage()
         problem: ReplyProblem | None = None
+        parse = parse_whole if self._limits.is_whole_reply else parse_reply
         for _ in range(1 + self._limits.n_reasks):
             text, usage = self._answer(role, conversation, schema, salt)
             total = _added(total, usage)
             try:
-                return parse_reply(text, schema), total
+                return parse(text, schema), total
             except ReplyProblem as error:
                 problem = error
             echo = LlmMessage(role="assistant", content=text[:MAX_ECHO_CHARS] or "(empty)")
@@ -97,7 +102,7 @@ class MeteredClient:
         raise LlmError(
             f"{self._transport.model} gave no usable reply in {1 + self._limits.n_reasks} tries: {problem}",
             kind="malformed",
-            hint="try another FT_PLANNER_MODEL",
+            hint=f"try another {'FT_JUDGE_MODEL' if role == 'judge' else 'FT_PLANNER_MODEL'}",
         )
 
     def _answer(
@@ -133,11 +138,12 @@ class MeteredClient:
         first_failure: float | None = None
         n_failures = 0
         while True:
+            mode = self._mode
             try:
-                return self._send_booked(role, key, messages, schema, max_output_tokens)
+                return self._send_booked(role, key, messages, schema, mode, max_output_tokens)
             except TransportError as error:
                 failure = error
-            if self._falls_back(failure):
+            if self._falls_back(failure, mode):
                 continue
             n_failures += 1
             now = time.monotonic()
@@ -154,11 +160,12 @@ class MeteredClient:
         key: str,
         messages: tuple[LlmMessage, ...],
         schema: type[BaseModel],
+        mode: ReplyMode,
         max_output_tokens: int,
     ) -> tuple[RawReply, Usage]:
         """Reserve, send once, settle. A request that may have been billed keeps its reservation."""
-        reply_format = ReplyFormat(mode=self._mode, name=schema.__name__, json_schema=strict_schema(schema))
-        sent = messages if self._mode == "json_schema" else _with_schema(messages, reply_format)
+        reply_format = ReplyFormat(mode=mode, name=schema.__name__, json_schema=strict_schema(schema))
+        sent = messages if mode == "json_schema" else _with_schema(messages, reply_format)
         n_prompt = prompt_token_bound(sent, reply_format)
         entry = LedgerEntry(
             key=key,
@@ -203,16 +210,25 @@ class MeteredClient:
         }
         return content_hash(identity, n_chars=32)
 
-    def _falls_back(self, failure: TransportError) -> bool:
-        """Go to a weaker reply mode when the endpoint refused this one; remembered for later calls."""
+    def _falls_back(self, failure: TransportError, sent_mode: ReplyMode) -> bool:
+        """Go to a weaker reply mode when the endpoint refused this one; remembered for later calls.
+
+        Of several threads whose requests are refused together, the first one moves the mode by one step;
+        the others only try again.
+        """
         refused = failure.status in (400, 422) and any(word in failure.message for word in FORMAT_WORDS)
-        if not refused or self._mode not in NEXT_MODE:
+        if not refused:
             return False
-        weaker = NEXT_MODE[self._mode]
-        self._note(
-            f"LLM: {self._transport.model} refuses reply format {self._mode}; using {weaker} from now on"
-        )
-        self._mode = weaker
+        with self._mode_lock:
+            if self._mode != sent_mode:
+                return True
+            if sent_mode not in NEXT_MODE:
+                return False
+            weaker = NEXT_MODE[sent_mode]
+            self._note(
+                f"LLM: {self._transport.model} refuses reply format {sent_mode}; using {weaker} from now on"
+            )
+            self._mode = weaker
         return True
 
     def _wait_s(self, failure: TransportError, n_failures: int) -> float:

@@ -38,12 +38,31 @@ def parse_reply(text: str, schema: type[T]) -> T:
         raise ReplyProblem(f"the reply is not JSON: {error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError) as error:
         raise ReplyProblem(f"the reply is not usable JSON: {error}") from None
+    return _validated(value, schema)
+
+
+def parse_whole(text: str, schema: type[T]) -> T:
+    """Return the object that `text` is: one JSON object, perhaps after one `<think>` part, nothing else.
+
+    For replies that could quote hostile text: no fence inside prose is searched for, and an object with a
+    key twice is refused, because readers differ in which of the two counts. Raises `ReplyProblem`.
+    """
+    if len(text) > MAX_REPLY_CHARS:
+        raise ReplyProblem(f"the reply has {len(text)} characters; at most {MAX_REPLY_CHARS} are read")
+    document = text.strip()
+    if document.startswith("<think>"):
+        document = document.rpartition("</think>")[2].strip()
+    fenced = _FENCE.fullmatch(document)
+    document = fenced[1].strip() if fenced else document
     try:
-        return schema.model_validate(value)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-    lines = [f"- {'.'.join(map(str, item['loc'])) or 'the object'}: {item['msg']}" for item in found]
-    raise ReplyProblem("the reply does not fit the schema:\n" + "\n".join(lines[:MAX_PROBLEMS]))
+        value = json.loads(document, parse_constant=_no_constant, object_pairs_hook=_single_keys)
+    except json.JSONDecodeError as error:
+        raise ReplyProblem(
+            f"the reply must be one JSON object and nothing else: {error.msg} at character {error.pos}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ReplyProblem(f"the reply is not usable JSON: {error}") from None
+    return _validated(value, schema)
 
 
 def strict_schema(schema: type[BaseModel]) -> dict[str, Any]:
@@ -63,6 +82,22 @@ def _json_text(text: str) -> str:
     if not stripped.startswith(("{", "[")) and len(fences) == 1:
         return str(fences[0]).strip()
     return stripped
+
+
+def _validated(value: Any, schema: type[T]) -> T:
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+    lines = [f"- {'.'.join(map(str, item['loc'])) or 'the object'}: {item['msg']}" for item in found]
+    raise ReplyProblem("the reply does not fit the schema:\n" + "\n".join(lines[:MAX_PROBLEMS]))
+
+
+def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands in an object twice")
+    return result
 
 
 def _no_constant(name: str) -> Any:

@@ -30,7 +30,7 @@ def benchmark_document(view: RunView) -> dict[str, Any]:
         "run_id": view.run_id,
         "created": view.last_utc,
         "target": view.prepare.target_benchmark if view.prepare else None,
-        "looks": {"val": view.n_looks("val"), "test": view.n_looks("test")},
+        "looks": _looks(view),
         "models": models,
     }
 
@@ -48,7 +48,8 @@ def comparison_document(view: RunView) -> dict[str, Any]:
     decision = "inconclusive"
     if loop is not None:
         decision = "accept" if loop.number == view.best_loop else "reject"
-    if claim is not None and decision == "accept" and claim.comparison.verdict == "improved":
+    is_shown = claim is not None and claim.comparison.verdict == "improved" and not view.seal.is_broken
+    if decision == "accept" and is_shown:
         decision = "promote"
     facts = claim_facts(view)
     return {
@@ -60,6 +61,16 @@ def comparison_document(view: RunView) -> dict[str, Any]:
         "decision": decision,
         "reasons": [facts.headline, *facts.cautions],
     }
+
+
+def _looks(view: RunView) -> dict[str, Any]:
+    """Return how often val and test were looked at, and the head of the chain of looks.
+
+    Heads of an earlier file that the chain holds no longer stay named, so that writing this file anew
+    hides nothing.
+    """
+    found = {"val": view.n_looks("val"), "test": view.n_looks("test"), "head": view.seal.head}
+    return found | ({"lost": list(view.seal.lost)} if view.seal.lost else {})
 
 
 def _candidate(view: RunView) -> LoopView | None:

@@ -12,20 +12,14 @@ from rdagent_ft.reporting.view import RunView
 
 def cautions(view: RunView, claim: ClaimOutput) -> tuple[str, ...]:
     """Return the sentences that stand under every claim, most important first."""
-    lines: list[str] = []
+    lines = _seal_lines(view)
     gap = f"{abs(100 * claim.optimism):.1f} points {'more' if claim.optimism >= 0 else 'less'}"
     lines.append(
         "On the validation items, which chose between loops, the difference to the base model was "
         f"{points(claim.val_delta)} points: {gap} than on the test. The best of several tries is partly "
         "lucky there; use the test figure."
     )
-    times = {1: "once", 2: "twice"}.get(claim.opening, f"{claim.opening} times")
-    looks = view.n_looks("val")
-    seen = f"The validation items were looked at {counted(looks, 'time')} to choose; " if looks else ""
-    line = f"{seen}the sealed test was opened {times}."
-    if claim.opening > 1:
-        line += " Each further opening makes the claim weaker evidence than its interval says."
-    lines.append(line[:1].upper() + line[1:])
+    lines.append(_openings_line(view, claim))
     lines += [
         *_seed_lines(claim),
         *_decoding_lines(claim),
@@ -38,6 +32,32 @@ def cautions(view: RunView, claim: ClaimOutput) -> tuple[str, ...]:
     elif view.best_loop != claim.loop:
         lines.append(f"Loop {view.best_loop} leads on validation now, but only loop {claim.loop} was tested.")
     return tuple(lines)
+
+
+def _seal_lines(view: RunView) -> list[str]:
+    """Return a warning when the record of looks is not the one that was written."""
+    if view.seal.problem is not None:
+        found = one_line(view.seal.problem, 200)
+    elif view.seal.lost:
+        found = "a look that benchmark.json recorded is gone"
+    else:
+        return []
+    return [
+        f"The record of looks at validation and test was changed: {found}. How often the test was opened "
+        "is not known, and this claim proves nothing."
+    ]
+
+
+def _openings_line(view: RunView, claim: ClaimOutput) -> str:
+    """Return how often val was looked at and the test was opened, counted now, not when it was claimed."""
+    opening = max(claim.opening, view.n_looks("test"))
+    times = {1: "once", 2: "twice"}.get(opening, f"{opening} times")
+    looks = view.n_looks("val")
+    seen = f"The validation items were looked at {counted(looks, 'time')} to choose; " if looks else ""
+    line = f"{seen}the sealed test was opened {times}."
+    if opening > 1:
+        line += " Each further opening makes the claim weaker evidence than its interval says."
+    return line[:1].upper() + line[1:]
 
 
 def _seed_lines(claim: ClaimOutput) -> list[str]:

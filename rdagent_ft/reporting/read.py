@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from rdagent_ft.errors import StateError, UserError
 from rdagent_ft.execution.port import JobResult
 from rdagent_ft.reporting.records import STEP_OUTPUTS
+from rdagent_ft.reporting.seal import check_looks, read_looks, recorded_heads
 from rdagent_ft.reporting.tables import APPLICATION_ID, RUN_KEYS, SCHEMA_VERSION
 from rdagent_ft.reporting.view import (
     AttemptRecord,
@@ -33,6 +34,7 @@ from rdagent_ft.reporting.view import (
 
 DATABASE_NAME = "run.db"
 LOCK_NAME = "run.lock"
+_LOOK_FIELDS = set(LookRecord.model_fields)
 
 
 def open_run(run_dir: Path) -> RunView:
@@ -112,7 +114,8 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         relation = "newer" if version > SCHEMA_VERSION else "older"
         raise StateError(
             f"{path} has schema version {version}, {relation} than the {SCHEMA_VERSION} that is read here",
-            hint="use the version of rdagent_ft that wrote it",
+            hint="use the version of rdagent_ft that wrote it"
+            + ("" if version > SCHEMA_VERSION else ", or `rdagent-ft resume` it once, which updates it"),
         )
 
 
@@ -123,7 +126,7 @@ def _read_view(connection: sqlite3.Connection, run_dir: Path) -> RunView:
         raise ValueError(f"table run lacks {', '.join(missing)}")
     invocations = _invocations(connection)
     is_open = not invocations or invocations[-1].ended_utc is None
-    steps, attempts = _steps(connection), _attempts(connection)
+    steps, attempts, looks = _steps(connection), _attempts(connection), read_looks(connection)
     last_event, environment = _events(connection)
     stamps = [facts["created_utc"], *(step.ended_utc for step in steps), last_event]
     stamps += [attempt.ended_utc or attempt.created_utc for attempt in attempts]
@@ -138,7 +141,8 @@ def _read_view(connection: sqlite3.Connection, run_dir: Path) -> RunView:
         attempts=attempts,
         llm_calls=_llm_calls(connection),
         invocations=invocations,
-        looks=_looks(connection),
+        looks=tuple(LookRecord.model_validate(look.model_dump(include=_LOOK_FIELDS)) for look in looks),
+        seal=check_looks(looks, facts["run_id"], recorded_heads(run_dir)),
         environment=environment,
         last_utc=max((stamp for stamp in stamps if stamp), key=datetime.fromisoformat),
         is_live=is_open and is_locked(run_dir),
@@ -221,18 +225,6 @@ def _invocations(connection: sqlite3.Connection) -> tuple[Invocation, ...]:
             stop_reason=row[5],
             status=row[6],
             active_s=row[7],
-        )
-        for row in rows
-    )
-
-
-def _looks(connection: sqlite3.Connection) -> tuple[LookRecord, ...]:
-    rows = connection.execute(
-        "SELECT utc, benchmark, split, loop, recipe_hash, purpose FROM looks ORDER BY number"
-    )
-    return tuple(
-        LookRecord(
-            utc=row[0], benchmark=row[1], split=row[2], loop=row[3], recipe_hash=row[4], purpose=row[5]
         )
         for row in rows
     )

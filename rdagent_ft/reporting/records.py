@@ -19,6 +19,10 @@ from rdagent_ft.values import Frozen
 SETUP_LOOP = -1
 """The loop number under which the set-up steps `prepare` and `baseline` are journaled."""
 
+HF: Literal["lm-eval hf"] = "lm-eval hf"
+VLLM: Literal["vllm"] = "vllm"
+"""What generates a run's answers: a job for each model, or one warm server."""
+
 SetupStep = Literal["prepare", "baseline"]
 LoopStep = Literal["propose", "code", "train", "evaluate", "feedback"]
 ClosingStep = Literal["claim", "export"]
@@ -57,6 +61,7 @@ class PrepareOutput(Frozen):
         n_near_duplicate_groups: groups with more than one member, kept in one split.
         scorer, scorer_reason: how `heldout` answers are scored and why.
         prompt_format: `chat` when the tokenizer has a template, else `plain`.
+        method: how the target benchmark is asked; see `evaluation.port.EvalTask`.
         max_new_tokens: generation limit of the target benchmark.
         token_percentiles: p50, p90, p99, max tokens per training row (prompt + completion).
         sources: `source` value -> rows in the train split.
@@ -75,6 +80,7 @@ class PrepareOutput(Frozen):
     scorer: ScorerName
     scorer_reason: str
     prompt_format: PromptFormat
+    method: Literal["generate", "choose"] = "generate"
     max_new_tokens: int
     token_percentiles: dict[str, int]
     sources: dict[str, int]
@@ -105,7 +111,7 @@ class BaselineOutput(Frozen):
     from_cache: bool
     eval_s: float
     again: Comparison | None = None
-    engine: str = "lm-eval hf"
+    engine: Literal["lm-eval hf", "vllm"] = HF
 
 
 class ProposeOutput(Frozen):
@@ -197,13 +203,18 @@ class TrainOutput(Frozen):
 
 
 class EvaluateOutput(Frozen):
-    """The candidate's scores on val and dev, and the paired comparison on val to its parent."""
+    """The candidate's scores on val and dev, and the paired comparison on val to its parent.
+
+    `share_scored` is below 1 after a race that ended early: `val` and the comparisons then rest on that
+    share of val's items.
+    """
 
     val: Score | None = None
     dev: Score | None = None
     dev_errors: dict[str, int] = {}
     vs_parent: Comparison | None = None
     vs_base: Comparison | None = None
+    share_scored: float = 1.0
     eval_s: float = 0.0
     failure: Failure | None = None
 

@@ -43,8 +43,26 @@ MIGRATIONS: tuple[str, ...] = (
         number INTEGER PRIMARY KEY, utc TEXT NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL
     ) STRICT;
     """,
+    """
+    ALTER TABLE looks ADD COLUMN prev_hash TEXT;
+    ALTER TABLE looks ADD COLUMN row_hash TEXT;
+    """,
+    """
+    CREATE TRIGGER looks_keep_their_words BEFORE UPDATE ON looks
+    BEGIN SELECT RAISE(ABORT, 'a look is never changed'); END;
+    CREATE TRIGGER looks_stay BEFORE DELETE ON looks
+    BEGIN SELECT RAISE(ABORT, 'a look is never deleted'); END;
+    CREATE TRIGGER looks_are_a_chain BEFORE INSERT ON looks
+    WHEN NEW.prev_hash IS NULL OR NEW.row_hash IS NULL
+        OR NEW.number <= coalesce((SELECT max(number) FROM looks), 0)
+        OR NEW.prev_hash <> coalesce((SELECT row_hash FROM looks ORDER BY number DESC), NEW.prev_hash)
+    BEGIN SELECT RAISE(ABORT, 'a look follows the last one and carries its hash'); END;
+    """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
+
+CHAINED_VERSION = 2
+"""Rows that reach this version get their hashes (`seal`) before the next migration closes the table."""
 
 RUN_KEYS = ("run_id", "created_utc", "code_version", "request", "settings")
 """Keys of table `run`. `request` is `{"dataset","model","columns","benchmarks"}`, `settings` the

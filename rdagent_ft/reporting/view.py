@@ -28,6 +28,7 @@ from rdagent_ft.reporting.records import (
     StepName,
     TrainOutput,
 )
+from rdagent_ft.reporting.seal import Seal
 from rdagent_ft.values import Frozen
 
 StepOutput = (
@@ -142,6 +143,7 @@ class RunView(Frozen):
         run_dir: absolute path of the run directory.
         request: what the user asked for: dataset, model, columns, benchmarks.
         settings: stored settings without secrets.
+        seal: whether the looks are those that were written.
         environment: package -> version, from the newest event of kind `environment`.
         last_utc: newest time stamp in the journal.
         is_live: whether a process holds the run's lock (only looked at while an invocation is open).
@@ -158,6 +160,7 @@ class RunView(Frozen):
     llm_calls: tuple[LlmCall, ...]
     invocations: tuple[Invocation, ...]
     looks: tuple[LookRecord, ...]
+    seal: Seal = Seal()
     environment: dict[str, str]
     last_utc: str
     is_live: bool

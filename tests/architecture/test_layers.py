@@ -28,6 +28,7 @@ IN_JOBS = {
     "training/metrics_callback.py",
     "evaluation/lm_eval_answer.py",
     "evaluation/lm_eval_model.py",
+    "evaluation/endpoint/lm_eval_api.py",
     "demo/base_model.py",
 }
 """What only ever runs inside a job."""

@@ -138,6 +138,8 @@ def test_eval_items_hold_the_exact_prompt(
         "prompt": "<|im_start|>user\npay<|im_end|>\n<|im_start|>assistant\n",
         "gold": "done",
         "cluster": "3",
+        "messages": [{"role": "user", "content": "pay"}],
+        "choices": [],
     }
     write_eval_items(tmp_path / "b.jsonl", [item], encoder, "plain")
     stored = json.loads((tmp_path / "b.jsonl").read_text())

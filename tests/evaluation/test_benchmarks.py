@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from rdagent_ft.errors import DataError, UserError
-from rdagent_ft.evaluation.benchmark_registry import ALIASES, BENCHMARKS, UNAVAILABLE
+from rdagent_ft.evaluation.benchmark_registry import ALIASES, BENCHMARKS, UNAVAILABLE, canonical_name
 from rdagent_ft.evaluation.benchmarks import check_benchmarks, find_benchmark, load_items
-from rdagent_ft.evaluation.number_answers import whole_number
 
 
 @pytest.fixture
@@ -29,7 +28,31 @@ def test_registry_is_consistent() -> None:
     assert not BENCHMARKS.keys() & UNAVAILABLE.keys()
     assert all(target in BENCHMARKS or target in UNAVAILABLE for target in ALIASES.values())
     assert not ALIASES.keys() & (BENCHMARKS.keys() | UNAVAILABLE.keys())
-    assert "aime2025_llmjudge_gen_5e9f4f" in BENCHMARKS["aime25"].guide_names
+    guide_names = [name.lower() for known in BENCHMARKS.values() for name in known.guide_names]
+    assert len(set(guide_names)) == len(guide_names)
+    assert not set(guide_names) & (BENCHMARKS.keys() | ALIASES.keys() | UNAVAILABLE.keys())
+    assert all(known.source and known.licence and known.noise for known in BENCHMARKS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("aime2025_llmjudge_gen_5e9f4f", "aime25"),
+        ("aime2025.aime2025_llmjudge_gen_5e9f4f", "aime25"),
+        ("opencompass.configs.datasets.IFEval.IFEval_gen_353ae7", "ifeval"),
+        (" GSM8K_gen_1d7fe4 ", "gsm8k"),
+        ("mmlu_ppl_ac766d", "mmlu_ll"),
+        ("math500", "math"),
+        ("aime2025_llmjudge_gen_ffffff", "aime2025_llmjudge_gen_ffffff"),
+        ("nothing.here", "nothing.here"),
+    ],
+)
+def test_names_of_other_harnesses_are_known(name: str, known: str) -> None:
+    assert canonical_name(name) == known
+
+
+def test_a_guide_name_is_reported_under_the_registry_name(file_path: Path) -> None:
+    assert check_benchmarks(("gsm8k_gen_1d7fe4", "gsm8k"), file_path) == (("gsm8k",), [])
 
 
 def test_items_are_questions_with_bare_answers(file_path: Path) -> None:
@@ -40,6 +63,7 @@ def test_items_are_questions_with_bare_answers(file_path: Path) -> None:
     assert rows[0].prompt_text == "995 plus 1?"
     assert find_benchmark("aime25", file_path) is None
     assert find_benchmark("mmlu", file_path) is None
+    assert find_benchmark("bbh", file_path) is None
 
 
 def test_limit_is_a_seeded_draw_in_file_order(file_path: Path) -> None:
@@ -74,7 +98,7 @@ def test_named_ones_run_or_stop_everything(file_path: Path) -> None:
     assert runnable == ("gsm8k",)
     assert "always scored" in notices[0]
     with pytest.raises(UserError) as caught:
-        check_benchmarks(("gsm8k", "gsm8", "mmlu", "aime2025", "zzz"), file_path)
+        check_benchmarks(("gsm8k", "gsm8", "bbh", "aime2025", "zzz"), file_path)
     assert [problem.problem_class for problem in caught.value.problems] == [
         "benchmark.unknown",
         "benchmark.unavailable",
@@ -105,18 +129,13 @@ def test_bad_files_are_named(file_path: Path, content: str, message: str) -> Non
         load_items(found, None, 1)
 
 
-@pytest.mark.real_data
-@pytest.mark.parametrize(
-    ("name", "n_items", "first"),
-    [("gsm8k", 1319, "18"), ("aime24", 30, None), ("aime25", 30, "70"), ("math", 395, None)],
-)
-def test_real_files_load(
-    shared_data: Path, tmp_path: Path, name: str, n_items: int, first: str | None
-) -> None:
-    (tmp_path / "benchmarks").symlink_to(shared_data)
-    found = find_benchmark(name, tmp_path)
+def test_named_items_are_taken_exactly(file_path: Path) -> None:
+    found = find_benchmark("gsm8k", file_path)
     assert found is not None
-    rows = load_items(found, None, 42)
-    assert len(rows) == n_items
-    assert all(whole_number(row.completion) is not None for row in rows)
-    assert first is None or rows[0].completion == first
+    everything = load_items(found)
+    ids = [everything[7].item_id, everything[2].item_id]
+    assert load_items(found, ids=ids) == [everything[2], everything[7]]
+    assert load_items(found, 1, 5, ids=ids) == [everything[2], everything[7]]
+    with pytest.raises(DataError, match="has not 1 of 2 items: beef") as caught:
+        load_items(found, ids=[ids[0], "beef"])
+    assert "another version" in (caught.value.hint or "")

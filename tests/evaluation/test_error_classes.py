@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from evaluation_rows import rows_of
@@ -10,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdagent_ft.evaluation.error_classes import count_errors, error_class, error_facts
-from rdagent_ft.evaluation.rows import SampleRow, ScorerName
+from rdagent_ft.evaluation.rows import RuleName, SampleRow, ScorerName
 from rdagent_ft.evaluation.scorers import score_answer
 
 GOLD = '{"route": "billing", "steps": ["a"], "n": 2}'
+IFEVAL_GOLD = '{"key": 1, "prompt": "p", "instruction_id_list": ["a:one", "b:two"], "kwargs": [{}, {}]}'
 LOOP = "and then we go on " * 20
 
 
-def answered(scorer: ScorerName, prediction: str, gold: str, finish: str = "stop") -> SampleRow:
+def answered(scorer: RuleName, prediction: str, gold: str, finish: str = "stop") -> SampleRow:
     scored = score_answer(scorer, prediction, gold)
     (row,) = rows_of(
         [scored.score],
@@ -55,10 +57,39 @@ def answered(scorer: ScorerName, prediction: str, gold: str, finish: str = "stop
         ("exact_match", "card_linking", "card_arrival", "wrong_answer"),
         ("token_f1", "dog", "cat", "wrong_answer"),
         ("token_f1", "the cat", "cat", None),
+        ("choice_match", "A dog", "A", "no_letter"),
+        ("choice_match", "Answer: B", "A", "wrong_answer"),
+        ("choice_match", "Answer: A", "A", None),
     ],
 )
-def test_error_class(scorer: ScorerName, prediction: str, gold: str, expected: str | None) -> None:
+def test_error_class(scorer: RuleName, prediction: str, gold: str, expected: str | None) -> None:
     assert error_class(scorer, answered(scorer, prediction, gold)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scorer", "changes", "expected"),
+    [
+        ("math_match", {"extracted": None}, "no_maths"),
+        ("math_match", {"extracted": "x+1"}, "wrong_answer"),
+        ("code_pass", {"extracted": "timeout"}, "code_timeout"),
+        ("code_pass", {"extracted": "memory"}, "code_memory"),
+        ("code_pass", {"extracted": "failed"}, "tests_failed"),
+        ("rubric", {}, "low_rating"),
+        ("rubric", {"score": 0.75}, None),
+        ("ifeval", {"gold": IFEVAL_GOLD, "parts": {"inst_strict": (1, 0)}}, "not_followed:b:two"),
+        ("ifeval", {"gold": "no list"}, "wrong_answer"),
+    ],
+)
+def test_error_class_of_scorers_beyond_rules(
+    scorer: ScorerName, changes: dict[str, object], expected: str | None
+) -> None:
+    (row,) = rows_of([0.0])
+    assert error_class(scorer, SampleRow.model_validate({**row.model_dump(), **changes})) == expected
+
+
+def test_an_instruction_that_was_not_followed_is_named_in_words() -> None:
+    facts = error_facts({"not_followed:punctuation:no_comma": 1}, 4, "ifeval")
+    assert "do not follow the instruction `punctuation:no_comma`" in facts[1]
 
 
 def test_truncation_comes_before_what_is_wrong_in_the_text() -> None:
@@ -80,11 +111,11 @@ def test_counts_and_facts() -> None:
 
 
 @given(
-    st.sampled_from(["exact_match", "json_match", "numeric_match", "token_f1"]),
+    st.sampled_from(get_args(RuleName)),
     st.text(alphabet=st.characters(categories=["Lo"]), min_size=1, max_size=40),
     st.text(alphabet=st.characters(categories=["Lo"]), min_size=1, max_size=40),
 )
-def test_facts_never_quote_an_item(scorer: ScorerName, prediction: str, gold: str) -> None:
+def test_facts_never_quote_an_item(scorer: RuleName, prediction: str, gold: str) -> None:
     golds = [gold, json.dumps({gold: gold}), json.dumps({"k": gold})]
     predictions = [prediction, json.dumps({"k": prediction}), json.dumps({prediction: 1})]
     rows = [answered(scorer, p, g) for p in predictions for g in golds]

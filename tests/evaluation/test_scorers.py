@@ -6,7 +6,7 @@ import csv
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.json_values import NotStrictJson, parse_strict
 from rdagent_ft.evaluation.number_answers import gold_number, number_text, stated_number, whole_number
-from rdagent_ft.evaluation.rows import ScorerName
+from rdagent_ft.evaluation.rows import RuleName
 from rdagent_ft.evaluation.scorers import MAX_ANSWER_CHARS, choose_scorer, score_answer
 
-SCORERS: tuple[ScorerName, ...] = ("exact_match", "json_match", "numeric_match", "token_f1")
+GOLD_JSON = '{"a": 1}'
+SCORERS: tuple[RuleName, ...] = get_args(RuleName)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(-1e9, 1e9) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
@@ -232,7 +233,7 @@ def test_runaway_answers_are_wrong_and_quick() -> None:
         "-" * 180_000,
     ):
         for scorer in SCORERS:
-            gold = '{"a": 1}' if scorer == "json_match" else "77"
+            gold = {"json_match": GOLD_JSON, "choice_match": "B"}.get(scorer, "77")
             assert score_answer(scorer, text, gold).score == 0.0
             assert score_answer(scorer, text * 3, gold).score == 0.0
     assert score_answer("exact_match", "a", "a" * (MAX_ANSWER_CHARS + 1)).score is None

@@ -34,6 +34,7 @@ from rdagent_ft.reporting.records import (
     TrainingHealth,
     TrainOutput,
 )
+from rdagent_ft.reporting.seal import LOOK_COLUMNS, SealedLook, first_hash, read_looks, sealed
 from rdagent_ft.reporting.tables import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
 from rdagent_ft.values import Frozen
 
@@ -152,11 +153,16 @@ class Writer:
         )
 
     def look(self, split: str, loop: int, recipe_hash: str, purpose: str) -> None:
-        """Write a look."""
-        self.db.execute(
-            "INSERT INTO looks (utc, benchmark, split, loop, recipe_hash, purpose) VALUES (?,'heldout',?,?,?,?)",
-            (self.stamp(), split, loop, recipe_hash, purpose),
-        )
+        """Write a look, linked to the one before it."""
+        looks = read_looks(self.db)
+        run_id = self.db.execute("SELECT value FROM run WHERE key = 'run_id'").fetchone()[0]
+        link = SealedLook(
+            number=len(looks) + 1, utc=self.stamp(), benchmark="heldout", split=split, loop=loop,
+            recipe_hash=recipe_hash, purpose=purpose,
+        )  # fmt: skip
+        values = sealed(link, looks[-1].row_hash or "" if looks else first_hash(run_id)).model_dump()
+        row = [values[name] for name in LOOK_COLUMNS.split(", ")]
+        self.db.execute(f"INSERT INTO looks ({LOOK_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", row)
 
     def invocation(self, started: str, status: str | None, stop_reason: str | None) -> None:
         """Write one process; with no status it has not ended."""

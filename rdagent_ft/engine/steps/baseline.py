@@ -6,6 +6,8 @@ engine, below which no candidate's difference means anything.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.scoring import base_again, base_model, keep_samples, score_models, score_of, split_task
 from rdagent_ft.errors import JobError
@@ -13,7 +15,7 @@ from rdagent_ft.evaluation.base_cache import base_fingerprint, installed_version
 from rdagent_ft.evaluation.error_classes import count_errors
 from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.evaluation.statistics import compare
-from rdagent_ft.reporting.records import SETUP_LOOP, BaselineOutput
+from rdagent_ft.reporting.records import HF, SETUP_LOOP, VLLM, BaselineOutput
 from rdagent_ft.values import sha256_file
 
 
@@ -21,12 +23,18 @@ def baseline(ctx: RunContext) -> BaselineOutput:
     """Return the base model's scores. Raises `JobError` when it cannot be scored: nothing can go on."""
     prepared = ctx.prepared
     tasks = (split_task(ctx, "val"), split_task(ctx, "dev"))
+    versions = installed_versions() | {"device": prepared.device}
+    if ctx.warm is not None:
+        server = ctx.warm.of(
+            Path(prepared.model.path), max_positions=prepared.model.max_positions, device=prepared.device
+        )
+        versions |= {f"server {name}": number for name, number in server.versions().items()}
     fingerprint = base_fingerprint(
         prepared.model.fingerprint,
         tasks,
         prepared.prompt_format,
         {task.split: sha256_file(task.items_file) for task in tasks},
-        installed_versions() | {"device": prepared.device},
+        versions,
     )
     cache_dir = ctx.settings.file_path / "cache" / "eval"
     cached = load_cached(cache_dir, fingerprint)
@@ -63,6 +71,7 @@ def baseline(ctx: RunContext) -> BaselineOutput:
         fingerprint=fingerprint,
         from_cache=cached is not None,
         eval_s=seconds,
+        engine=HF if ctx.warm is None else VLLM,
         again=compare(
             samples["base", *val_key], samples["again", *val_key], margin=ctx.settings.equivalence_margin
         ),

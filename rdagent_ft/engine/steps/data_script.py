@@ -20,7 +20,7 @@ from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
 from rdagent_ft.engine.steps.rejection import rejected
 from rdagent_ft.errors import JobError
-from rdagent_ft.evaluation.benchmarks import find_benchmark, load_items
+from rdagent_ft.evaluation.benchmarks import compared_item, find_benchmark, load_items
 from rdagent_ft.execution.outputs import read_numbered_json_lines
 from rdagent_ft.recipe.data_script import SCRIPT_NAME
 from rdagent_ft.reporting.records import Failure, ScriptedData
@@ -141,5 +141,5 @@ def _held_out(ctx: RunContext) -> list[EvalItem]:
     for name in ctx.prepared.reported_benchmarks:
         found = find_benchmark(name, ctx.settings.file_path)
         if found is not None:
-            items += [item_of(row, name) for row in load_items(found, None, ctx.settings.seed)]
+            items += [compared_item(row, name) for row in load_items(found, None, ctx.settings.seed)]
     return items

@@ -26,7 +26,7 @@ PENALTIES = (1.1, 1.3)
 
 
 def tune_decoding(ctx: RunContext, loop: int, trained: TrainOutput, recipe_hash: str) -> dict[str, float]:
-    """Write down the look at val, and return role (`base`, `tuned`) -> repetition penalty with its highest mean on val.
+    """Write down the look at val; return role (`base`, `tuned`) -> the penalty with its highest mean there.
 
     The plainest wins a tie. Val answers in the plain protocol are asked again, so that all come from one
     job. Raises `JobError` when val could not be scored.

@@ -57,7 +57,10 @@ def _failed(failure: Failure) -> FeedbackOutput:
 def _decided(ctx: RunContext, loop: int, evaluated: EvaluateOutput) -> FeedbackOutput:
     assert evaluated.vs_parent is not None
     posterior, move, reason = decide_move(
-        evaluated.vs_parent, past_trials(ctx, loop), over_base=ctx.parent_of(loop) is None
+        evaluated.vs_parent,
+        past_trials(ctx, loop),
+        over_base=ctx.parent_of(loop) is None,
+        share_scored=evaluated.share_scored,
     )
     return FeedbackOutput(
         status="accepted" if move else "rejected",

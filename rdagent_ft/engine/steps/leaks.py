@@ -18,6 +18,7 @@ from rdagent_ft.data.near_duplicates import normalise
 from rdagent_ft.data.rows import Row, SplitName
 from rdagent_ft.data.split import MIN_TRAIN_ITEMS
 from rdagent_ft.errors import DataError
+from rdagent_ft.evaluation.benchmarks import compared_item
 
 REPORT_NAME = "contamination.json"
 """In the run's `data` folder."""
@@ -54,7 +55,7 @@ def drop_leaks(
     """
     train = list(splits["train"])
     own = _own_items(splits)
-    other = [item_of(row, name) for name, rows in benchmarks.items() for row in rows]
+    other = [compared_item(row, name) for name, rows in benchmarks.items() for row in rows]
     documents = [document_of(row) for row in train]
     # In one dataset, templates of few rows are common: there, more than five prompts make one.
     found = [

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rdagent_ft.data.models import resolve_model
 from rdagent_ft.data.near_duplicates import near_duplicate_clusters
@@ -22,9 +23,12 @@ from rdagent_ft.data.tokens import TextEncoder, load_encoder
 from rdagent_ft.data.write import write_rows
 from rdagent_ft.engine.context import RunContext, RunRequest
 from rdagent_ft.engine.steps.leaks import REPORT_NAME, drop_leaks
-from rdagent_ft.errors import DataError, PreflightError
+from rdagent_ft.errors import DataError, PreflightError, UserError
 from rdagent_ft.evaluation.benchmarks import check_benchmarks, find_benchmark, load_items
+from rdagent_ft.evaluation.ifeval_answers import find_nltk_data
+from rdagent_ft.evaluation.outside import CodeCase, CodeResult, Outside
 from rdagent_ft.evaluation.rows import PromptFormat, ScorerName
+from rdagent_ft.evaluation.score import missing_for
 from rdagent_ft.evaluation.scorers import choose_scorer
 from rdagent_ft.execution.machine import Gpu, Machine, machine_facts, read_machine
 from rdagent_ft.reporting.records import PrepareOutput, SplitInfo
@@ -49,6 +53,7 @@ class Gathered(NamedTuple):
     train_tokens: list[int]
     scorer: ScorerName
     scorer_reason: str
+    method: Literal["generate", "choose"]
     max_new_tokens: int
     reported: tuple[str, ...]
     notices: tuple[str, ...]
@@ -71,6 +76,7 @@ def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Ga
         )
     named = request.benchmarks if request.benchmarks is not None else settings.benchmark_datasets
     reported, notices = check_benchmarks(named, settings.file_path)
+    _refuse_unscorable((*reported, settings.target_benchmark), settings)
     source = resolve_dataset(request.dataset, settings.file_path)
     rows, read = read_rows(source, request.columns)
     model = resolve_model(
@@ -88,11 +94,14 @@ def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Ga
     train_tokens = [sum(pair) for pair in encoder.rows_tokens(splits["train"], prompt_format)]
     if settings.target_benchmark == HELDOUT:
         scorer, reason = choose_scorer([row.completion for row in splits["train"]])
+        golds = [encoder.count(row.completion) for row in splits["train"][:2000]]
+        method, max_new_tokens = "generate", _generation_limit(golds, model.max_positions)
     else:
         found = find_benchmark(settings.target_benchmark, settings.file_path)
         assert found is not None, "checked by _split"
         scorer, reason = found.benchmark.scorer, f"declared by benchmark {settings.target_benchmark}"
-    golds = [encoder.count(row.completion) for row in splits["train"][:2000]]
+        method = found.benchmark.method
+        max_new_tokens = min(found.benchmark.max_new_tokens, model.max_positions // 2)
     return Gathered(
         machine=machine,
         source=source,
@@ -105,7 +114,8 @@ def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Ga
         train_tokens=train_tokens,
         scorer=scorer,
         scorer_reason=reason,
-        max_new_tokens=_generation_limit(golds, model.max_positions),
+        method=method,
+        max_new_tokens=max_new_tokens,
         reported=tuple(name for name in reported if name != settings.target_benchmark),
         notices=(*notices, *leaks.notices),
         n_contaminated=n_contaminated + leaks.n_dropped,
@@ -137,6 +147,7 @@ def prepare(ctx: RunContext, gathered: Gathered | None = None) -> PrepareOutput:
         scorer=found.scorer,
         scorer_reason=found.scorer_reason,
         prompt_format=found.prompt_format,
+        method=found.method,
         max_new_tokens=found.max_new_tokens,
         token_percentiles=percentiles,
         sources=dict(sources.most_common(50)),
@@ -183,6 +194,26 @@ def _reported_items(reported: tuple[str, ...], settings: Settings) -> dict[str, 
         if found is not None and name != settings.target_benchmark:
             items[name] = load_items(found, None, settings.seed)
     return items
+
+
+def _refuse_unscorable(names: tuple[str, ...], settings: Settings) -> None:
+    """Raise `UserError` when answers to a benchmark could not be scored here: all reasons together."""
+    found = [find_benchmark(name, settings.file_path) for name in names if name != HELDOUT]
+    wanted: list[tuple[str, ScorerName]] = [
+        (hit.benchmark.name, hit.benchmark.scorer) for hit in found if hit is not None
+    ]
+    outside = Outside(
+        run_code=_in_containers if settings.executor == "docker" else None,
+        nltk_data=find_nltk_data(settings.file_path),
+    )
+    problems = missing_for(wanted, outside)
+    if problems:
+        raise UserError("answers to these benchmarks could not be scored here", problems=tuple(problems))
+
+
+def _in_containers(cases: Sequence[CodeCase]) -> list[CodeResult]:
+    """Stand for the runner that the docker executor gives later; nothing is run while preparing."""
+    return [CodeResult(case_id=case.case_id, outcome="not_run") for case in cases]
 
 
 def _generation_limit(gold_tokens: list[int], max_positions: int) -> int:

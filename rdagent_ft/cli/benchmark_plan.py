@@ -1,0 +1,173 @@
+"""From the options of `benchmark` as typed to a checked `BenchmarkPlan`: all mistakes at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rdagent_ft.engine.bounds import parse_duration_s
+from rdagent_ft.errors import Problem, UserError
+from rdagent_ft.evaluation.results.local_models import LocalModel, describe_model
+from rdagent_ft.evaluation.results.plan import Backend, BenchmarkPlan, Endpoint, default_out
+from rdagent_ft.evaluation.suites import SuiteName, check_suite, load_suite, suite_name
+from rdagent_ft.settings_sources import load_settings
+
+_MODEL_FIX = "name a folder with config.json, or one with adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options as typed, or as answered."""
+
+    model: Path | None = None
+    suite: str = "quick"
+    base: Path | None = None
+    no_base: bool = False
+    endpoint: str | None = None
+    model_name: str | None = None
+    base_model_name: str | None = None
+    limit: int | None = None
+    timeout: str | None = None
+    out: Path | None = None
+    backend: str | None = None
+    batch_size: int = 8
+    resume: bool = False
+    env_file: Path | None = None
+
+
+def plan_of(asked: Asked) -> BenchmarkPlan:
+    """Return the checked plan. Raises `UserError` that lists everything that is wrong with it."""
+    problems: list[Problem] = []
+    timeout_s = _timeout(asked.timeout, problems)
+    suite = _suite(asked, problems)
+    backend = _backend(asked, problems)
+    endpoint = _endpoint(asked, problems)
+    found = _model(asked, problems)
+    base = _base(asked, found, problems)
+    out = _out(asked, problems)
+    if problems or suite is None or out is None:
+        plural = "s" if len(problems) > 1 else ""
+        raise UserError(
+            f"the benchmark cannot start: {len(problems)} problem{plural}", problems=tuple(problems)
+        )
+    return BenchmarkPlan(
+        model=None if endpoint is not None else asked.model,
+        base=base,
+        compare_base=not asked.no_base,
+        endpoint=endpoint,
+        suite=suite,
+        limit=asked.limit,
+        timeout_s=timeout_s,
+        out=out,
+        backend=backend,
+        batch_size=asked.batch_size,
+        resume=asked.resume,
+        started=datetime.now(UTC),
+    )
+
+
+def _timeout(text: str | None, problems: list[Problem]) -> float | None:
+    try:
+        return None if text is None else parse_duration_s(text)
+    except UserError:
+        problems.append(_problem("--timeout", text, "is not a duration", "write 30min, 10m, 600s or 600"))
+        return None
+
+
+def _suite(asked: Asked, problems: list[Problem]) -> SuiteName | None:
+    try:
+        suite = load_suite(suite_name(asked.suite))
+    except UserError as error:
+        problems.append(_problem("--suite", asked.suite, "is no suite", error.hint or "use quick"))
+        return None
+    settings = load_settings(env_file=asked.env_file).settings
+    problems += check_suite(suite, settings.file_path)
+    return suite.name
+
+
+def _backend(asked: Asked, problems: list[Problem]) -> Backend:
+    if asked.backend in (None, "hf", "server"):
+        if asked.endpoint is not None and asked.backend == "hf":
+            problems.append(
+                _problem("--backend", "hf", "an endpoint is asked with the backend server", "leave it out")
+            )
+        return "server" if asked.backend == "server" or asked.endpoint is not None else "hf"
+    problems.append(_problem("--backend", asked.backend, "is no backend", "use hf or server"))
+    return "hf"
+
+
+def _endpoint(asked: Asked, problems: list[Problem]) -> Endpoint | None:
+    if asked.endpoint is None:
+        for name, value in (("--model-name", asked.model_name), ("--base-model-name", asked.base_model_name)):
+            if value is not None:
+                problems.append(_problem(name, value, "means a model at an endpoint", "add --endpoint URL"))
+        return None
+    try:
+        parts = urlsplit(asked.endpoint)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        problems.append(
+            _problem("--endpoint", asked.endpoint, "is no http address", "e.g. http://127.0.0.1:8000/v1")
+        )
+    if not asked.model_name:
+        problems.append(
+            _problem("--model-name", None, "an endpoint needs the model's name", "see its /v1/models")
+        )
+    if asked.model is not None:
+        problems.append(
+            _problem("MODEL", str(asked.model), "a folder and an endpoint are two models", "leave one out")
+        )
+    return Endpoint(
+        url=asked.endpoint, model_name=asked.model_name or "", base_model_name=asked.base_model_name
+    )
+
+
+def _model(asked: Asked, problems: list[Problem]) -> LocalModel | None:
+    if asked.model is None:
+        return None
+    found = describe_model(asked.model)
+    if found is None:
+        rule = "holds neither a model nor an adapter" if asked.model.is_dir() else "does not exist"
+        problems.append(_problem("MODEL", str(asked.model), rule, _MODEL_FIX))
+    return found
+
+
+def _base(asked: Asked, found: LocalModel | None, problems: list[Problem]) -> Path | None:
+    if asked.base is not None:
+        described = describe_model(asked.base)
+        if described is None or described.kind != "model":
+            rule = "holds no model" if asked.base.is_dir() else "does not exist"
+            problems.append(_problem("--base", str(asked.base), rule, "name a folder with config.json"))
+        if asked.no_base and found is not None and found.kind == "model":
+            problems.append(_problem("--no-base", None, "contradicts --base", "leave one of them out"))
+        return asked.base
+    if found is None:
+        return None
+    if found.kind == "adapter" and found.base is None:
+        rule = "is an adapter, and its base model is not on this machine"
+        problems.append(_problem("MODEL", str(found.path), rule, "name it: --base DIR"))
+    if found.kind == "model" and not asked.no_base:
+        rule = "a score alone does not show that training helped"
+        problems.append(_problem("--base", None, rule, "name the base model, or say --no-base"))
+    return found.base
+
+
+def _out(asked: Asked, problems: list[Problem]) -> Path | None:
+    if asked.out is None and (asked.model is None or asked.endpoint is not None):
+        problems.append(_problem("--out", None, "results of an endpoint need a folder", "add --out DIR"))
+        return None
+    out = asked.out if asked.out is not None else default_out(asked.model or Path())
+    nearest = next((folder for folder in (out, *out.absolute().parents) if folder.exists()), out)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        problems.append(_problem("--out", str(out), "cannot be written", "name a folder that can: --out DIR"))
+    return out
+
+
+def _problem(key: str, value: Any, rule: str, fix: str) -> Problem:
+    return Problem(key=key, value=value, rule=rule, problem_class="benchmark.options", fix=fix)

@@ -1,0 +1,1 @@
+"""The known public benchmarks: facts, and how their files are read."""

@@ -1,0 +1,1 @@
+"""One OpenAI-compatible server per base model, its adapters loaded and unloaded while it runs."""
