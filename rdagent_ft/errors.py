@@ -15,9 +15,10 @@ code; a bug of ours keeps its traceback.
     └── JobError                 exit 1   an executor could not do what was asked
         └── EngineRefusedError   exit 1   the Docker engine answered no
 
-Exit 130 (SIGINT), 143 (SIGTERM) and 9 (`data decontaminate --fail-on-leak` found a leak) are set by
-the CLI. Adding an error: subclass the nearest node, give it `exit_code` only if it differs, and name in
-the docstring who meets it.
+Exit 130 (SIGINT), 143 (SIGTERM), 9 (`data decontaminate --fail-on-leak` found a leak) and 10 (`compare
+--fail-on-reject` rejects) are set by the CLI; `benchmark` exits 1 when its result is not complete.
+Adding an error: subclass the nearest node, give it `exit_code` only if it differs, and name in the
+docstring who meets it.
 
 Usage:
 

@@ -96,12 +96,14 @@ class Settings(BaseSettings):
     # Judge
     judge_model: str = Field(
         "gpt-4",
-        description="LLM that scores what rules cannot. Used by benchmarks that need a judge.",
+        description="LLM that looks at answers which a rule rejected. Judging is on when this, "
+        "FT_JUDGE_API_KEY or FT_JUDGE_API_BASE is set to something else than its default.",
         json_schema_extra={"group": "Judge"},
     )
     judge_api_key: SecretStr | None = Field(
         None,
-        description="Key for the judge; unset means FT_LLM_API_KEY, then OPENAI_API_KEY.",
+        description="Key for the judge; unset means FT_LLM_API_KEY, then OPENAI_API_KEY, where the judge is "
+        "on the same server.",
         json_schema_extra={"group": "Judge"},
     )
     judge_api_base: str | None = Field(

@@ -1,7 +1,7 @@
 """`rdagent-ft benchmark`: score a model on a suite, beside its base; or `benchmark summarize DIR`.
 
 Reads the options, asks for what is missing on a terminal, checks everything before anything starts,
-and shows the comparison. Scoring itself is `engine.benchmarking`.
+and shows the comparison. Scoring itself is `engine.benchmark`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rdagent_ft.cli.options import AsJson, EnvFile
 
 if TYPE_CHECKING:
     from rdagent_ft.cli.benchmark_plan import Asked
+    from rdagent_ft.evaluation.results.plan import BenchmarkPlan
     from rdagent_ft.evaluation.results.summary import Summary
 
 SUMMARIZE = "summarize"
@@ -51,6 +52,10 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results i
 BackendOption = Annotated[
     str | None, typer.Option("--backend", help="hf loads the model in a job, server asks one.")
 ]
+Harness = Annotated[str, typer.Option("--harness", help="lm-eval, or opencompass to ask a server.")]
+TokenizerFolder = Annotated[
+    Path | None, typer.Option("--tokenizer", help="Folder with the endpoint's tokenizer.json (opencompass).")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=4096, help="Less needs less memory.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Use what an interrupted call with the same options left.")
@@ -74,6 +79,8 @@ def benchmark(
     timeout: Timeout = None,
     out: Out = None,
     backend: BackendOption = None,
+    harness: Harness = "lm-eval",
+    tokenizer: TokenizerFolder = None,
     batch_size: BatchSize = 8,
     resume: Resume = False,
     target: Target = None,
@@ -112,17 +119,42 @@ def benchmark(
         timeout=timeout,
         out=out,
         backend=backend,
+        harness=harness,
+        tokenizer=tokenizer,
         batch_size=batch_size,
         resume=resume,
         env_file=env_file,
     )
     if asked.model is None and asked.endpoint is None:
         asked = _ask(asked)
-    plan = plan_of(asked)
-    from rdagent_ft.engine.benchmarking import run_benchmark
-
-    done = run_benchmark(plan, _notice)
+    done = _run(plan_of(asked), env_file)
     _finish(summarise_folder(done, target=target), ascii_only=ascii_only, as_json=as_json)
+
+
+def _run(plan: BenchmarkPlan, env_file: Path | None) -> Path:
+    """Run the call. SIGINT and SIGTERM end it with its jobs; exit codes 130 and 143."""
+    import signal
+    import sys
+
+    from rdagent_ft.engine.benchmark.asked import RESUME
+    from rdagent_ft.engine.benchmark.run import run_benchmark
+    from rdagent_ft.settings_sources import load_settings
+
+    codes: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        codes.append(128 + number)
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_DFL)  # the second one ends it at once
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        return run_benchmark(plan, load_settings(env_file=env_file).settings, _notice)
+    except KeyboardInterrupt:
+        print(f"interrupted; {RESUME}", file=sys.stderr)
+        raise SystemExit(codes[0] if codes else 130) from None
 
 
 def _ask(asked: Asked) -> Asked:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from rdagent_ft.engine.bounds import parse_duration_s
 from rdagent_ft.errors import Problem, UserError
 from rdagent_ft.evaluation.results.local_models import LocalModel, describe_model
-from rdagent_ft.evaluation.results.plan import Backend, BenchmarkPlan, Endpoint, default_out
+from rdagent_ft.evaluation.results.plan import Backend, BenchmarkPlan, Endpoint, HarnessName, default_out
 from rdagent_ft.evaluation.suites import SuiteName, check_suite, load_suite, suite_name
 from rdagent_ft.settings_sources import load_settings
 
@@ -34,6 +34,8 @@ class Asked:
     timeout: str | None = None
     out: Path | None = None
     backend: str | None = None
+    harness: str = "lm-eval"
+    tokenizer: Path | None = None
     batch_size: int = 8
     resume: bool = False
     env_file: Path | None = None
@@ -45,6 +47,7 @@ def plan_of(asked: Asked) -> BenchmarkPlan:
     timeout_s = _timeout(asked.timeout, problems)
     suite = _suite(asked, problems)
     backend = _backend(asked, problems)
+    harness = _harness(asked, backend, problems)
     endpoint = _endpoint(asked, problems)
     found = _model(asked, problems)
     base = _base(asked, found, problems)
@@ -64,6 +67,7 @@ def plan_of(asked: Asked) -> BenchmarkPlan:
         timeout_s=timeout_s,
         out=out,
         backend=backend,
+        harness=harness,
         batch_size=asked.batch_size,
         resume=asked.resume,
         started=datetime.now(UTC),
@@ -100,12 +104,31 @@ def _backend(asked: Asked, problems: list[Problem]) -> Backend:
     return "hf"
 
 
+def _harness(asked: Asked, backend: Backend, problems: list[Problem]) -> HarnessName:
+    if asked.harness == "opencompass":
+        if backend == "hf":
+            rule = "asks a server, and the backend is hf"
+            problems.append(_problem("--harness", asked.harness, rule, "add --backend server or --endpoint"))
+        return "opencompass"
+    if asked.harness != "lm-eval":
+        rule = "is no harness"
+        problems.append(_problem("--harness", asked.harness, rule, "use lm-eval or opencompass"))
+    return "lm-eval"
+
+
 def _endpoint(asked: Asked, problems: list[Problem]) -> Endpoint | None:
     if asked.endpoint is None:
         for name, value in (("--model-name", asked.model_name), ("--base-model-name", asked.base_model_name)):
             if value is not None:
                 problems.append(_problem(name, value, "means a model at an endpoint", "add --endpoint URL"))
+        if asked.tokenizer is not None:
+            rule = "belongs to a model at an endpoint"
+            problems.append(_problem("--tokenizer", str(asked.tokenizer), rule, "leave it out"))
         return None
+    if asked.tokenizer is not None and not (asked.tokenizer / "tokenizer.json").is_file():
+        problems.append(
+            _problem("--tokenizer", str(asked.tokenizer), "holds no tokenizer.json", "name its folder")
+        )
     try:
         parts = urlsplit(asked.endpoint)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -124,7 +147,10 @@ def _endpoint(asked: Asked, problems: list[Problem]) -> Endpoint | None:
             _problem("MODEL", str(asked.model), "a folder and an endpoint are two models", "leave one out")
         )
     return Endpoint(
-        url=asked.endpoint, model_name=asked.model_name or "", base_model_name=asked.base_model_name
+        url=asked.endpoint,
+        model_name=asked.model_name or "",
+        base_model_name=asked.base_model_name,
+        tokenizer=asked.tokenizer,
     )
 
 

@@ -11,7 +11,6 @@ from rdagent_ft.cli.options import AsJson, EnvFile
 
 if TYPE_CHECKING:
     from rdagent_ft.data.decontaminate import FileCheck, Pair
-    from rdagent_ft.data.eval_items import EvalItem
 
 data_app = typer.Typer(help="Look at training data.", no_args_is_help=True)
 
@@ -35,7 +34,7 @@ def _group() -> None:  # pyright: ignore[reportUnusedFunction]
 
 @data_app.command()
 def decontaminate(
-    train: Annotated[Path, typer.Argument(help="Training file: json, jsonl, csv or parquet.")],
+    train: Annotated[Path, typer.Argument(help="Training file: json, jsonl, csv (also .gz) or parquet.")],
     against: Annotated[
         list[str], typer.Option("--against", help="Evaluation file, or a benchmark's name. Repeatable.")
     ],
@@ -61,24 +60,27 @@ def decontaminate(
     import json
     import time
 
+    from rdagent_ft.cli.eval_sources import eval_sources, items_of
     from rdagent_ft.cli.invocation import parse_columns
     from rdagent_ft.data.decontaminate import check_records, read_file, write_records
+    from rdagent_ft.values import sha256_file
 
     started = time.monotonic()
-    train_file, eval_files = _train_file(train), _eval_files([*against, *(more or [])], env_file)
+    train_file, sources = _train_file(train), eval_sources([*against, *(more or [])], env_file)
     if out is not None:
-        _check_out(out, [train_file, *eval_files])
+        _check_out(out, [train_file, *(source.path for source in sources)])
     mapped, eval_mapped = parse_columns(columns) or {}, parse_columns(eval_columns) or {}
     records = read_file(train_file)
-    items, sizes = _items(eval_files, eval_mapped)
+    found = [items_of(source, eval_mapped) for source in sources]
+    items = [item for each in found for item in each]
     check = check_records(records, items, mapped)
     kept = check.clean_records()
     if out is not None:
         write_records(out, kept)
     document: dict[str, Any] = {
         "schema_version": 1,
-        "train": _described(train_file, "n_records", len(records)),
-        "against": [_described(file, "n_items", sizes[file]) for file in eval_files],
+        "train": {"file": str(train_file), "sha256": sha256_file(train_file), "n_records": len(records)},
+        "against": [source.described(len(each)) for source, each in zip(sources, found, strict=True)],
         "n_leak_rows": len(check.leak_rows),
         "n_leaked_items": len(check.leaked_items),
         "n_clean_items": len(items) - len(check.leaked_items),
@@ -95,48 +97,12 @@ def decontaminate(
 
 
 def _train_file(path: Path) -> Path:
+    from rdagent_ft.cli.eval_sources import check_data_file
     from rdagent_ft.data.data_files import local_path
 
     file = local_path(str(path))
-    _check_data_file(file)
+    check_data_file(file)
     return file
-
-
-def _eval_files(names: list[str], env_file: Path | None) -> list[Path]:
-    """Return the files that names mean: a path first, then the benchmark of that name."""
-    from rdagent_ft.data.data_files import local_path, path_exists
-    from rdagent_ft.errors import UserError
-    from rdagent_ft.evaluation.benchmarks import find_benchmark
-    from rdagent_ft.settings_sources import load_settings
-
-    files: list[Path] = []
-    file_path: Path | None = None
-    for name in names:
-        path = local_path(name)
-        if not path_exists(path):
-            file_path = file_path or load_settings(env_file=env_file).settings.file_path
-            found = find_benchmark(name, file_path)
-            if found is None:
-                raise UserError(
-                    f"{name!r} is not a file, and no benchmark of this name lies under {str(file_path)!r}",
-                    hint="name a json, jsonl, csv or parquet file",
-                )
-            path = found.path
-        _check_data_file(path)
-        if path not in files:
-            files.append(path)
-    return files
-
-
-def _check_data_file(path: Path) -> None:
-    from rdagent_ft.data.data_files import DATA_SUFFIXES, path_exists
-    from rdagent_ft.errors import UserError
-
-    known = f"name a file that ends in {', '.join(DATA_SUFFIXES)}"
-    if not path_exists(path) or not path.is_file():
-        raise UserError(f"{str(path)!r} is not a file", hint=known)
-    if path.suffix.lower() not in DATA_SUFFIXES:
-        raise UserError(f"{str(path)!r} is not a data file", hint=known)
 
 
 def _check_out(out: Path, inputs: list[Path]) -> None:
@@ -146,25 +112,6 @@ def _check_out(out: Path, inputs: list[Path]) -> None:
         raise UserError(f"--out {str(out)!r} is one of the files to read", hint="write to a new file")
     if out.suffix.lower() not in {".jsonl", ".json", ".csv"}:
         raise UserError(f"--out {str(out)!r} has no known ending", hint="use .jsonl, .json or .csv")
-
-
-def _items(files: list[Path], columns: dict[str, str]) -> tuple[list[EvalItem], dict[Path, int]]:
-    from rdagent_ft.data.decontaminate import read_file
-    from rdagent_ft.data.eval_files import eval_items
-
-    items: list[EvalItem] = []
-    sizes: dict[Path, int] = {}
-    for file in files:
-        found = eval_items(read_file(file), file.name, columns)
-        sizes[file] = len(found)
-        items += found
-    return items, sizes
-
-
-def _described(file: Path, what: str, n: int) -> dict[str, Any]:
-    from rdagent_ft.values import sha256_file
-
-    return {"file": str(file), "sha256": sha256_file(file), what: n}
 
 
 def _print(check: FileCheck, document: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from rdagent_ft.cli.check import Check
 from rdagent_ft.cli.docker_side import BUILD, DockerSide, NotCheckedError, gpu_names
-from rdagent_ft.engine.executors import IMAGE_OF, image_request
+from rdagent_ft.engine.executors import AT_ONCE, image_request
 from rdagent_ft.errors import JobError, RdagentFtError
 from rdagent_ft.execution.docker_profile import GIB
 from rdagent_ft.execution.docker_reaper import held_containers
@@ -91,7 +91,7 @@ def _engine(side: DockerSide) -> Iterable[Check]:
 
 def _images(side: DockerSide) -> Iterable[Check]:
     listed = list_images(side.engine.client)
-    for name in dict.fromkeys(IMAGE_OF.values()):
+    for name in AT_ONCE:
         image = side.image(name)
         if image is not None:
             found = f"{image.tag} {image.image_id} built from {image.context_hash[:12]}, current"

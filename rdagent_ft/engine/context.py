@@ -10,6 +10,7 @@ from rdagent_ft.data.tokens import TextEncoder
 from rdagent_ft.engine.bounds import Clock
 from rdagent_ft.engine.faults import Faults
 from rdagent_ft.engine.journal import Journal
+from rdagent_ft.engine.judging import Judging
 from rdagent_ft.engine.progress import Progress
 from rdagent_ft.engine.warm_server import WarmServer
 from rdagent_ft.errors import StateError
@@ -52,7 +53,7 @@ class RunContext:
     """One invocation's view of one run.
 
     `encoder` is loaded on first use (`text_encoder`); `reserve_s` is the time kept for the closing;
-    `warm` is the model server, None when each model is scored in a job.
+    `warm` is the model server, None when each model is scored in a job; `judging` is the LLM judge.
     """
 
     run_id: str
@@ -70,6 +71,7 @@ class RunContext:
     stop: StopSignal = field(default_factory=StopSignal)
     reserve_s: float = 0.0
     warm: WarmServer | None = None
+    judging: Judging | None = None
     _encoder: TextEncoder | None = None
 
     @property

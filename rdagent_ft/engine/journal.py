@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -55,10 +56,15 @@ def utc_now() -> str:
 
 
 class Journal:
-    """The open journal of one run. Use `Journal.create` or `Journal.open`."""
+    """The open journal of one run. Use `Journal.create` or `Journal.open`.
+
+    The ledger and whatever writes may be called from several threads, as a judge does; one thread reads.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        # One connection has one transaction: without this, a thread would write into another's.
+        self._lock = threading.RLock()
 
     @classmethod
     def create(cls, run_dir: Path, facts: dict[str, str]) -> Journal:
@@ -249,11 +255,12 @@ class Journal:
 
     def find(self, key: str) -> LedgerEntry | None:
         """Return the newest ledger entry of this key that has a reply."""
-        row = self._connection.execute(
-            "SELECT key, role, model, status, reserved_usd, input_tokens, output_tokens, usd, reply "
-            "FROM llm_calls WHERE key = ? AND reply IS NOT NULL ORDER BY number DESC LIMIT 1",
-            (key,),
-        ).fetchone()
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT key, role, model, status, reserved_usd, input_tokens, output_tokens, usd, reply "
+                "FROM llm_calls WHERE key = ? AND reply IS NOT NULL ORDER BY number DESC LIMIT 1",
+                (key,),
+            ).fetchone()
         if row is None:
             return None
         usage = Usage(input_tokens=row[5], output_tokens=row[6], usd=row[7])
@@ -292,17 +299,19 @@ class Journal:
 
     def spent_usd(self) -> float:
         """Return settled dollars plus open reservations."""
-        return _spent_usd(self._connection)
+        with self._lock:
+            return _spent_usd(self._connection)
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -30,4 +30,8 @@ def outside_of(ctx: RunContext, out_root: Path) -> Outside:
             labels={"run": ctx.run_id, "run_dir": str(ctx.run_dir), "stage": "code"},
             between_polls=stop_when_asked,
         )
-    return Outside(run_code=run_code, nltk_data=find_nltk_data(ctx.settings.file_path))
+    return Outside(
+        run_code=run_code,
+        nltk_data=find_nltk_data(ctx.settings.file_path),
+        grade=None if ctx.judging is None else ctx.judging.grader,
+    )

@@ -19,6 +19,7 @@ from rdagent_ft.engine.context import RunContext, RunRequest, StopSignal
 from rdagent_ft.engine.executors import OpenExecutor, open_executor
 from rdagent_ft.engine.faults import Faults
 from rdagent_ft.engine.journal import Journal, utc_now
+from rdagent_ft.engine.judging import open_judging
 from rdagent_ft.engine.leftovers import holding
 from rdagent_ft.engine.lock import hold_run
 from rdagent_ft.engine.progress import Progress
@@ -34,6 +35,7 @@ from rdagent_ft.errors import (
 )
 from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness
 from rdagent_ft.llm.build import build_client
+from rdagent_ft.llm.judge_endpoint import resolve_judge_endpoint
 from rdagent_ft.llm.port import LlmClient
 from rdagent_ft.planning.build import build_planner
 from rdagent_ft.recipe.memory import read_model_shape
@@ -153,12 +155,15 @@ def _work(
         faults=Faults(os.environ.get("FT_FAULT")),
         progress=progress,
         stop=stop,
+        judging=open_judging(settings, journal, progress.notice, clock.left_s),
     )
     try:
         _reap_dead_runs(ctx)
         opened.make_ready()
         return run(ctx, bounds, gathered)
     finally:
+        if ctx.judging is not None:
+            ctx.judging.close()
         journal.close()
 
 
@@ -193,6 +198,7 @@ def _facts(run_id: str, request: RunRequest, settings: Settings) -> dict[str, st
 
 
 def _check_llm(settings: Settings) -> None:
+    resolve_judge_endpoint(settings, os.environ)  # raises for a judge that cannot be asked
     if settings.planner == "llm" and settings.planner_model is None:
         raise UserError("--planner llm needs a model", hint="set FT_PLANNER_MODEL, e.g. gpt-5-mini")
 

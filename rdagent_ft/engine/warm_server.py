@@ -89,9 +89,10 @@ class WarmServer:
             device=device,
             seed=self._settings.seed,
         )
-        if self._server is not None and self._server.spec.model_dir == spec.model_dir:
-            self._server.wake()
-            return self._server
+        known = self._server
+        if known is not None and not known.is_closed and known.spec.model_dir == spec.model_dir:
+            known.wake()
+            return known
         self.close()
         started = time.monotonic()
         name = f"{self._run_id}-serve-{int(time.time() * 1000)}"

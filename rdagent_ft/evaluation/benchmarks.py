@@ -110,11 +110,15 @@ def load_items(
 def compared_item(row: Row, source: str) -> EvalItem:
     """Return an item as the contamination check compares it: its question, its answer as plain text.
 
-    The reference of a code or instruction benchmark is JSON for a scorer, which no training data holds.
+    The reference of a code or instruction benchmark is JSON for a scorer, which no training data holds;
+    training data that repeats a question of many words rarely has its options, or has them in other forms.
     """
     item = item_of(row, source)
-    answer = row.meta.get("answer_text")
-    return item._replace(answer=answer) if isinstance(answer, str) else item
+    question, answer = row.meta.get("question_text"), row.meta.get("answer_text")
+    return item._replace(
+        question=question if isinstance(question, str) else item.question,
+        answer=answer if isinstance(answer, str) else item.answer,
+    )
 
 
 def clusters_of(rows: Collection[Row]) -> dict[str, str]:

@@ -20,10 +20,14 @@ from rdagent_ft.evaluation.lm_eval_model import LocalModel
 
 
 class Answered(NamedTuple):
-    """What one model answered to one task, in item order, and lm-eval's own summary of it."""
+    """What one model answered to one task, in item order, and lm-eval's own summary of it.
+
+    `results` is what lm-eval's evaluator returned, samples included; repeats are further documents.
+    """
 
     answers: list[dict[str, Any]]
     facts: dict[str, Any]
+    results: dict[str, Any]
 
 
 def answer(lm: LocalModel, task: dict, items: list[dict], on_progress: Callable[..., None]) -> Answered:
@@ -37,16 +41,17 @@ def answer(lm: LocalModel, task: dict, items: list[dict], on_progress: Callable[
     limit = generation_limit(task["max_new_tokens"], max(lengths), lm.max_length)
     lm.temperature, lm.repetition_penalty = task["temperature"], task["repetition_penalty"]
     lm.on_batch = on_progress
-    answers, means = [], []
+    answers, means, evaluated = [], [], []
     for repeat in range(task["repeats"]):
         torch.manual_seed(repeat)
         lm.endings = {}
         if task["method"] == "choose":
-            texts, mean = _chosen(lm, task, items)
+            texts, mean, results = _chosen(lm, task, items)
             on_progress(len(items))
         else:
-            texts, mean = _generated(lm, task, items, limit)
+            texts, mean, results = _generated(lm, task, items, limit)
         means.append(mean)
+        evaluated.append(results)
         for item, n_prompt, (prompt, prediction) in zip(items, lengths, texts, strict=True):
             finish_reason, n_tokens = lm.endings.get(prompt, (None, None))
             answers.append(
@@ -70,7 +75,7 @@ def answer(lm: LocalModel, task: dict, items: list[dict], on_progress: Callable[
         "n_truncated_prompts": sum(entry["prompt_truncated"] for entry in answers),
         "seconds": round(time.monotonic() - started, 3),
     }
-    return Answered(answers, facts)
+    return Answered(answers, facts, _as_one(_name(task), evaluated))
 
 
 def generation_limit(max_new_tokens: int, longest_prompt: int, max_positions: int) -> int:
@@ -82,31 +87,31 @@ def generation_limit(max_new_tokens: int, longest_prompt: int, max_positions: in
     return max(1, min(max_new_tokens, room))
 
 
-def _generated(lm: LocalModel, task: dict, items: list[dict], limit: int) -> tuple[list, float]:
-    """Return [(prompt that lm-eval really sent, text)] and lm-eval's mean of exact matches."""
+def _generated(lm: LocalModel, task: dict, items: list[dict], limit: int) -> tuple[list, float, dict]:
+    """Return [(prompt that lm-eval really sent, text)], lm-eval's mean of exact matches, its results."""
     name = _name(task)
-    logged, metrics = _evaluated(lm, name, _generation_task(name, items, limit, lm))
+    logged, results = _evaluated(lm, name, _generation_task(name, items, limit, lm))
     texts = [(sample["arguments"][0][0], sample["resps"][0][0]) for sample in logged]
-    return texts, float(metrics["exact_match,none"])
+    return texts, float(results["results"][name]["exact_match,none"]), results
 
 
-def _chosen(lm: LocalModel, task: dict, items: list[dict]) -> tuple[list, float]:
-    """Return [(prompt, likeliest choice)] and lm-eval's own share of right choices."""
+def _chosen(lm: LocalModel, task: dict, items: list[dict]) -> tuple[list, float, dict]:
+    """Return [(prompt, likeliest choice)], lm-eval's own share of right choices, its results."""
     name = _name(task)
     unknown = [item["item_id"] for item in items if item["gold"] not in item["choices"]]
     if unknown:
         raise ValueError(f"{len(unknown)} items have a reference that is no choice: {unknown[:5]}")
-    logged, metrics = _evaluated(lm, name, _choice_task(name, items))
+    logged, results = _evaluated(lm, name, _choice_task(name, items))
     texts = []
     for item, sample in zip(items, logged, strict=True):
         likelihoods = [float(pair[0]) for pair in sample["filtered_resps"]]
         best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
         texts.append((sample["arguments"][0][0], item["choices"][best]))
-    return texts, float(metrics["acc,none"])
+    return texts, float(results["results"][name]["acc,none"]), results
 
 
 def _evaluated(lm: LocalModel, name: str, config: dict[str, Any]) -> tuple[list[dict], dict]:
-    """Return lm-eval's samples in item order and its means."""
+    """Return lm-eval's samples in item order and all that it returned."""
     loaded: Any = TaskManager(include_defaults=False).load([config])
     results: Any = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
     if results is None:
@@ -115,7 +120,33 @@ def _evaluated(lm: LocalModel, name: str, config: dict[str, Any]) -> tuple[list[
     n_items = results["n-samples"][name]["original"]
     if len(logged) != n_items:
         raise RuntimeError(f"lm-eval answered {len(logged)} of {n_items} items")
-    return logged, results["results"][name]
+    return logged, results
+
+
+def _as_one(name: str, evaluated: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the results of all repeats as those of one task with as many times more documents."""
+    first = evaluated[0]
+    if len(evaluated) == 1:
+        return first
+    n_items = first["n-samples"][name]["original"]
+    samples = [
+        {**sample, "doc_id": sample["doc_id"] + repeat * n_items}
+        for repeat, results in enumerate(evaluated)
+        for sample in results["samples"][name]
+    ]
+    metrics = {
+        # Standard errors of single repeats are not those of all of them.
+        key: sum(results["results"][name][key] for results in evaluated) / len(evaluated)
+        for key, value in first["results"][name].items()
+        if isinstance(value, float) and "_stderr" not in key
+    }
+    counts = {key: n * len(evaluated) for key, n in first["n-samples"][name].items()}
+    return {
+        **first,
+        "samples": {name: samples},
+        "results": {name: {**first["results"][name], **metrics}},
+        "n-samples": {name: counts},
+    }
 
 
 def _name(task: dict) -> str:

@@ -2,11 +2,13 @@
 """The evaluation job: `python -m rdagent_ft.evaluation.lm_eval_job request.json`, run in its folder.
 
 Needs only the environment that has torch, transformers, peft and lm-eval; of this package it imports
-`lm_eval_model` and `lm_eval_answer` alone. Leaves, in the working directory:
+`lm_eval_model`, `lm_eval_answer` and `endpoint.results_files` alone. Leaves, in the working directory:
 
 - `samples-<role>-<benchmark>-<split>.jsonl`: one answer a line, written when its task is done;
 - `progress.jsonl`: `{"done", "total", "role", "benchmark", "elapsed_s"}`, answers of the whole job;
-- `aggregate.json`: lm-eval's own means, versions, times and adapter canaries, written after each task.
+- `aggregate.json`: lm-eval's own means, versions, times and adapter canaries, written after each task;
+- with `--lm-eval-files`, `lm-eval/<role>/results_<time>.json` and `samples_<task>_<time>.jsonl` as
+  lm-eval writes them, before the task counts as done.
 
 Any failure is an exception: the traceback in the log is what the caller classifies.
 """
@@ -21,9 +23,10 @@ import time
 from pathlib import Path
 
 PROGRESS_EVERY_S = 2.0
+FILES_FLAG = "--lm-eval-files"
 
 
-def main(request_path: Path) -> None:
+def main(request_path: Path, with_files: bool = False) -> None:
     """Answer every task with every model of the request."""
     started = time.monotonic()
     request = json.loads(request_path.read_text(encoding="utf-8"))
@@ -35,6 +38,7 @@ def main(request_path: Path) -> None:
 
     # Late: the import takes seconds and must see the variables that _isolate sets.
     from rdagent_ft.evaluation import lm_eval_answer, lm_eval_model
+    from rdagent_ft.evaluation.endpoint.results_files import ResultsFiles
 
     startup_s = time.monotonic() - started
     device = lm_eval_model.pick_device(request["device"])
@@ -45,12 +49,23 @@ def main(request_path: Path) -> None:
         batch_size = model["batch_size"] or request["batch_size"]
         lm = lm_eval_model.wrap(loaded, prompt_format=request["prompt_format"], batch_size=batch_size)
         models.append({"role": model["role"], **loaded.facts, **lm.canary(canary)})
+        files = ResultsFiles(
+            Path("lm-eval") / model["role"],
+            kind="hf",
+            model_args={"pretrained": model["path"], "peft": model["adapter"], "device": device},
+            model_name=model["adapter"] or model["path"],
+            batch_size=batch_size,
+            write=_write_text,
+        )
         for task in own_tasks:
             progress.start(model["role"], task["benchmark"])
             decoded = task | ({"repetition_penalty": own} if (own := model["repetition_penalty"]) else {})
             answered = lm_eval_answer.answer(lm, decoded, items[_task_key(task)], progress.add)
             name = f"samples-{model['role']}-{task['benchmark']}-{task['split']}.jsonl"
             _write_lines(Path(name), map(_sample, answered.answers))
+            if with_files:
+                files.add(answered.results)
+                files.close(round(time.monotonic() - started, 3))
             tasks.append({"role": model["role"], **answered.facts})
             aggregate = {
                 "versions": lm_eval_model.versions(),
@@ -140,7 +155,7 @@ def _write_lines(path: Path, lines) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -149,6 +164,6 @@ def _write_text(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m rdagent_ft.evaluation.lm_eval_job request.json")
-    main(Path(sys.argv[1]))
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], [FILES_FLAG]):
+        sys.exit(f"usage: python -m rdagent_ft.evaluation.lm_eval_job request.json [{FILES_FLAG}]")
+    main(Path(sys.argv[1]), with_files=len(sys.argv) == 3)

@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 512 << 20
 
 def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
     """Write the rows to `path` atomically; folders are made."""
-    write_atomic(path, "".join(sample_line(row) + "\n" for row in rows))
+    write_atomic(path, (sample_line(row) + "\n" for row in rows))
 
 
 def sample_line(row: SampleRow) -> str:

@@ -13,10 +13,11 @@ from rdagent_ft.errors import JobError, Problem
 from rdagent_ft.evaluation.ifeval_answers import ifeval_problems, score_ifeval
 from rdagent_ft.evaluation.items import Answer, EvalItem, read_items
 from rdagent_ft.evaluation.math_answers import math_problems, score_math
-from rdagent_ft.evaluation.outside import CodeCase, CodeResult, Outside
+from rdagent_ft.evaluation.outside import CodeCase, CodeResult, GradeCase, Outside
 from rdagent_ft.evaluation.port import EvalRequest, EvalTask
 from rdagent_ft.evaluation.rows import SampleRow, ScorerName
 from rdagent_ft.evaluation.scorers import Scored, score_answer
+from rdagent_ft.values import Frozen
 
 TRUNCATED_PROMPT = "the prompt does not fit the model's context beside the generation limit"
 NOTHING = Outside()
@@ -102,8 +103,7 @@ def _score(scorer: ScorerName, pairs: Sequence[_Pair], outside: Outside) -> list
         case "code_pass":
             return _score_code(pairs, outside)
         case "rubric":
-            refuse = _missing(scorer, "rubric", outside)
-            raise JobError("answers could not be scored", problems=tuple(refuse))
+            return _score_graded(pairs, outside)
         case _:
             return [score_answer(scorer, prediction, gold) for prediction, gold in texts]
 
@@ -127,6 +127,43 @@ def _score_code(pairs: Sequence[_Pair], outside: Outside) -> list[Scored]:
     return [_code_score(result) for result in results]
 
 
+def _score_graded(pairs: Sequence[_Pair], outside: Outside) -> list[Scored]:
+    """Return the judge's grades; an answer without one is unscored with the reason."""
+    if outside.grade is None:
+        refuse = _missing("rubric", "rubric", outside)
+        raise JobError("answers could not be scored", problems=tuple(refuse))
+    cases: list[GradeCase] = []
+    for item, answer in pairs:
+        gold = _OwnGold.model_validate_json(item.gold)
+        cases.append(
+            GradeCase(
+                case_id=f"{item.item_id}-{answer.repeat}",
+                rubric=gold.rubric,
+                reference=gold.reference or "",
+                question=question_text(item),
+                answer=answer.prediction,
+            )
+        )
+    return [
+        Scored(score=found.score, unscored_reason=found.reason, parts=found.parts)
+        for found in outside.grade(cases)
+    ]
+
+
+def question_text(item: EvalItem) -> str:
+    """Return an item's conversation as a person reads it; its rendered prompt where it has no messages."""
+    if len(item.messages) == 1:
+        return item.messages[0].content
+    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in item.messages) or item.prompt
+
+
+class _OwnGold(Frozen):
+    """The reference of a rubric item, as `own_benchmark` writes it."""
+
+    rubric: str
+    reference: str | None = None
+
+
 def _code_score(result: CodeResult) -> Scored:
     if result.outcome == "not_run":
         return Scored(score=None, unscored_reason=f"the program was not run: {result.detail}"[:300])
@@ -142,8 +179,9 @@ def _missing(scorer: ScorerName, named: str, outside: Outside) -> list[Problem]:
         case "code_pass" if outside.run_code is None:
             rule = "runs code that a model wrote, and no sandbox for it is at hand"
             return [_problem(named, rule, "use the docker executor, or remove the benchmark")]
-        case "rubric":
-            return [_problem(named, "needs a judge, and none is set", "set a judge, or remove the benchmark")]
+        case "rubric" if outside.grade is None:
+            fix = "set FT_JUDGE_MODEL and FT_JUDGE_API_KEY, or remove the benchmark"
+            return [_problem(named, "needs a judge, and none is set", fix)]
         case _:
             return []
 

@@ -17,17 +17,15 @@ from rdagent_ft.llm.endpoint import OPENAI_URL, Endpoint, backend_of, is_loopbac
 from rdagent_ft.settings import Settings
 
 JUDGE_TEMPERATURE = 0.0
-_JUDGE_SETTINGS = ("judge_model", "judge_api_key", "judge_api_base")
 
 
 def resolve_judge_endpoint(settings: Settings, environ: Mapping[str, str]) -> Endpoint | None:
-    """Return the judge's endpoint, or None when no judge is configured: nothing named, and no key found.
+    """Return the judge's endpoint, or None when FT_JUDGE_* ask for none.
 
     Raises `PreflightError` when a judge is asked for and cannot be reached as asked.
     """
     model = settings.judge_model.strip()
-    is_asked_for = any(_is_set(settings, name) for name in _JUDGE_SETTINGS)
-    if not model or model.lower() == "none":
+    if not _is_asked_for(settings) or not model or model.lower() == "none":
         return None
     base_url = _full_url(settings.judge_api_base or settings.llm_api_base)
     if backend_of(settings, model, base_url) == "litellm":
@@ -36,7 +34,7 @@ def resolve_judge_endpoint(settings: Settings, environ: Mapping[str, str]) -> En
         found = Endpoint(
             backend="litellm", model=model, base_url=base_url, api_key=key, temperature=JUDGE_TEMPERATURE
         )
-        return found if is_asked_for else None
+        return found
     if base_url is None and _own_key(settings) is None and _text(settings.llm_api_key) is None:
         base_url = _full_url(environ.get("OPENAI_BASE_URL")) if environ.get("OPENAI_API_KEY") else None
     base_url = base_url or OPENAI_URL
@@ -46,8 +44,6 @@ def resolve_judge_endpoint(settings: Settings, environ: Mapping[str, str]) -> En
             hint="write FT_JUDGE_API_BASE like http://127.0.0.1:8000/v1",
         )
     key = _own_key(settings) or _borrowed_key(settings, environ, base_url)
-    if key is None and not is_asked_for:
-        return None
     if key is None and not is_loopback(base_url):
         raise PreflightError(
             f"no key for the judge {model!r} at {_server_text(base_url)}",
@@ -106,5 +102,11 @@ def _text(secret: SecretStr | None) -> str | None:
     return (secret.get_secret_value() or None) if secret is not None else None
 
 
-def _is_set(settings: Settings, name: str) -> bool:
-    return name in settings.model_fields_set and getattr(settings, name) not in (None, "")
+def _is_asked_for(settings: Settings) -> bool:
+    """Return whether one of FT_JUDGE_* says something: a key that is at hand for a planner asks for no judge.
+
+    Values are looked at and not where they come from: a resumed run has every value from its record.
+    """
+    default = Settings.model_fields["judge_model"].default
+    own = (settings.judge_api_key, settings.judge_api_base)
+    return settings.judge_model != default or any(value not in (None, "") for value in own)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from rdagent_ft.llm.endpoint import OPENAI_URL, Endpoint, is_loopback
@@ -44,6 +46,9 @@ class OpenAiTransport:
         self._temperature = endpoint.temperature
         # Reasoning models refuse `max_tokens`; older compatible servers know nothing else.
         self._limit_name = "max_completion_tokens" if endpoint.base_url == OPENAI_URL else "max_tokens"
+        # The direct connection to this machine must not go through a proxy of the environment.
+        self._trusts_env = not is_loopback(endpoint.base_url)
+        self._idle_tls: list[Any] = []
 
     def send(
         self,
@@ -110,26 +115,40 @@ class OpenAiTransport:
         document = await self._document(exchange, timeout_s)
         return _model_names(document)
 
+    @contextmanager
+    def _tls(self) -> Generator[Any]:
+        """Lend a TLS context with its CA bundle, which takes longer to load than an exchange.
+
+        To one exchange at a time: the HTTP packages write into the context whenever they connect.
+        """
+        try:
+            context = self._idle_tls.pop()
+        except IndexError:
+            context = _new_tls(self._trusts_env)
+        try:
+            yield context
+        finally:
+            self._idle_tls.append(context)
+
     async def _document(self, exchange: Callable[[Any], Coroutine[Any, Any, str]], timeout_s: float) -> Any:
         """Return the parsed body of one exchange; every failure becomes a redacted `TransportError`."""
         import openai
 
         failure: TransportError
         try:
-            # The direct connection to this machine must not go through a proxy of the environment.
-            http = openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self.base_url) else None
-            async with (
-                asyncio.timeout(timeout_s),
-                openai.AsyncOpenAI(
-                    api_key=self._key,
-                    base_url=self.base_url,
-                    max_retries=0,
-                    timeout=timeout_s,
-                    http_client=http,
-                ) as client,
-            ):
-                text = await exchange(client)
-                return _parsed(text, self._secrets)
+            with self._tls() as tls:
+                async with (
+                    asyncio.timeout(timeout_s),
+                    openai.AsyncOpenAI(
+                        api_key=self._key,
+                        base_url=self.base_url,
+                        max_retries=0,
+                        timeout=timeout_s,
+                        http_client=openai.DefaultAsyncHttpxClient(trust_env=self._trusts_env, verify=tls),
+                    ) as client,
+                ):
+                    text = await exchange(client)
+                    return _parsed(text, self._secrets)
         except openai.APIStatusError as error:
             failure = error_of_status(
                 error.status_code,
@@ -153,6 +172,14 @@ class OpenAiTransport:
             )
         # Raised here, outside the handlers: the library's error with its headers is not chained to it.
         raise failure
+
+
+def _new_tls(trusts_env: bool) -> Any:
+    """Return the context that the HTTP package of the installed openai would make for each client."""
+    import openai
+
+    package = openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]  # httpx or httpx2
+    return import_module(package).create_ssl_context(trust_env=trusts_env)
 
 
 def retry_after_s(headers: dict[str, str]) -> float | None:

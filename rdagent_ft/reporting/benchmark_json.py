@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rdagent_ft.evaluation.rows import Comparison, Score
 from rdagent_ft.reporting.card import hub_model
 from rdagent_ft.reporting.facts import arrow, claim_facts
-from rdagent_ft.reporting.records import PrepareOutput
+from rdagent_ft.reporting.records import ClaimOutput, PrepareOutput
 from rdagent_ft.reporting.text import display_name
 from rdagent_ft.reporting.view import LoopView, RunView
 
@@ -43,12 +43,13 @@ def comparison_document(view: RunView) -> dict[str, Any]:
         paired = loop.evaluate.vs_base
         pairs[f"{paired.benchmark}/{paired.split}"] = _pair(paired)
     if claim is not None and loop is not None and claim.loop == loop.number:
-        comparisons = [claim.comparison, *(beside.comparison for beside in claim.reported.values())]
-        pairs |= {f"{paired.benchmark}/{paired.split}": _pair(paired) for paired in comparisons}
+        pairs |= _claimed_pairs(claim)
     decision = "inconclusive"
     if loop is not None:
         decision = "accept" if loop.number == view.best_loop else "reject"
+    failed = [] if claim is None else [n for n, g in claim.guards.items() if g.outcome == "regressed"]
     is_shown = claim is not None and claim.comparison.verdict == "improved" and not view.seal.is_broken
+    is_shown = is_shown and not failed
     if decision == "accept" and is_shown:
         decision = "promote"
     facts = claim_facts(view)
@@ -58,9 +59,28 @@ def comparison_document(view: RunView) -> dict[str, Any]:
         "base_run": "base",
         "cand_run": None if loop is None else f"loop {loop.number}",
         "pairs": pairs,
+        "guards_failed": failed,
         "decision": decision,
         "reasons": [facts.headline, *facts.cautions],
     }
+
+
+def _claimed_pairs(claim: ClaimOutput) -> dict[str, dict[str, Any]]:
+    """Return the target's and the guards' pairs; a guard carries its outcome and Holm's p."""
+    target = claim.comparison
+    pairs = {f"{target.benchmark}/{target.split}": _pair(target) | {"role": "target"}}
+    if claim.clean is not None and claim.clean.comparison is not None:
+        pairs[f"{target.benchmark}/{target.split}/clean"] = _pair(claim.clean.comparison)
+    for name, beside in claim.reported.items():
+        pair = _pair(beside.comparison)
+        guard = claim.guards.get(name)
+        if guard is not None:
+            pair |= {"role": "guard", "guard": guard.outcome, "margin": guard.margin, "p_holm": guard.p_holm}
+        judged = claim.judged.get(name)
+        if judged is not None:
+            pair["judge"] = judged.model_dump(mode="json")
+        pairs[f"{beside.comparison.benchmark}/{beside.comparison.split}"] = pair
+    return pairs
 
 
 def _looks(view: RunView) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Every sentence comes from a recorded number; nothing is said that was not measur
 from __future__ import annotations
 
 from rdagent_ft.reporting.records import ClaimOutput
-from rdagent_ft.reporting.text import counted, interval_points, one_line, points
+from rdagent_ft.reporting.text import counted, interval_points, one_line, percent, points
 from rdagent_ft.reporting.view import RunView
 
 
@@ -23,6 +23,7 @@ def cautions(view: RunView, claim: ClaimOutput) -> tuple[str, ...]:
     lines += [
         *_seed_lines(claim),
         *_decoding_lines(claim),
+        *_judge_lines(claim),
         *_clean_lines(claim),
         *_guard_lines(claim),
         *_noise_lines(view),
@@ -87,6 +88,26 @@ def _decoding_lines(claim: ClaimOutput) -> list[str]:
         f"plain greedy decoding for both the difference is {points(claim.plain.delta)} points "
         f"({interval_points(claim.plain.ci95)}): {claim.plain.verdict}."
     ]
+
+
+def _judge_lines(claim: ClaimOutput) -> list[str]:
+    """Return the second column: differences with the judge, its worth, and what speaks against it."""
+    lines: list[str] = []
+    for name, judged in claim.judged.items():
+        found = judged.with_judge
+        difference = (
+            "no item has a verdict on both sides"
+            if found is None
+            else f"the difference is {points(found.delta)} points ({interval_points(found.ci95)})"
+        )
+        worth = "" if judged.decides else f" These numbers decide nothing ({judged.status})."
+        lines.append(
+            f"With the judge {one_line(judged.model, 80)} on {one_line(name, 80)} {difference}; by rule "
+            f"alone {points(judged.rule.delta)}. It accepted {percent(judged.base_rescued)} of the base's "
+            f"answers and {percent(judged.tuned_rescued)} of the tuned model's that the rule rejects.{worth}"
+        )
+        lines += [one_line(text, 400) + "." for text in (judged.alert, *judged.cautions) if text]
+    return lines
 
 
 def _clean_lines(claim: ClaimOutput) -> list[str]:

@@ -244,6 +244,33 @@ class ReportedBenchmark(Frozen):
     comparison: Comparison
 
 
+class JudgedBenchmark(Frozen):
+    """One benchmark with a judge's verdicts on what the rule rejected, beside the rule alone.
+
+    Attributes:
+        status, decides, reasons, cautions: what the judge's numbers are worth; only `ok` decides anything.
+        rule, with_judge: tuned - base by the rule alone, and with the judge's verdicts on both sides.
+        base_rescued, tuned_rescued: share of answers that only the judge accepts.
+        alert: why the difference with the judge is not to be believed; None when nothing speaks against it.
+        n_asked, n_unscored: verdicts wanted, and those that could not be had.
+        cost_usd: what the judge has cost in this run so far.
+    """
+
+    status: str
+    decides: bool
+    reasons: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    model: str
+    rule: Comparison
+    with_judge: Comparison | None = None
+    base_rescued: float = 0.0
+    tuned_rescued: float = 0.0
+    alert: str | None = None
+    n_asked: int = 0
+    n_unscored: int = 0
+    cost_usd: float = 0.0
+
+
 class CleanSubset(Frozen):
     """The claim without the test items that have a near copy in the training data.
 
@@ -279,6 +306,7 @@ class ClaimOutput(Frozen):
         clean: the same without items that have near copies in the training data.
         decoding: role (`base`, `tuned`) -> repetition penalty chosen on val; {} when the run did not choose.
         plain: both models in the plain protocol, when `decoding` changed one of them.
+        judged: benchmark -> the same with a judge; {} without one.
         guards: reported benchmark -> whether a loss beyond the margin is excluded.
         optimism: val delta minus test delta; selection makes it positive on average.
         accepted: whether the claimed loop leads by the selection rule; when False the base model
@@ -300,6 +328,7 @@ class ClaimOutput(Frozen):
     clean: CleanSubset | None = None
     decoding: dict[str, float] = {}
     plain: Comparison | None = None
+    judged: dict[str, JudgedBenchmark] = {}
     guards: dict[str, GuardResult] = {}
     eval_s: float = 0.0
 

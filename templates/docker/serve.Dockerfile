@@ -24,6 +24,12 @@ RUN if [ "$VARIANT" = cuda ] && ! command -v gcc >/dev/null; then \
       && apt-get install -y --no-install-recommends gcc libc6-dev $debian_python \
       && rm -rf /var/lib/apt/lists/*; \
     fi
+# vLLM's CPU build binds its threads to cores with libnuma.
+RUN if [ "$VARIANT" = cpu ]; then \
+      apt-get update \
+      && apt-get install -y --no-install-recommends libnuma1 \
+      && rm -rf /var/lib/apt/lists/*; \
+    fi
 COPY --from=build /opt/venv /opt/venv
 # Adapters are loaded and unloaded while the server runs.
 ENV PATH=/opt/venv/bin:$PATH \

@@ -53,8 +53,15 @@ def unproven(block: str) -> list[str]:
 
 
 BLOCKS = promise_blocks(PAGE.read_text(encoding="utf-8"))
+OTHER_PAGES = [REPOSITORY / "docs" / "evaluation.md"]
+"""Pages that name tests for some of their sentences: those tests must exist too."""
 REFERENCES = sorted(
-    {ref.strip() for block in BLOCKS for found in MARKER.findall(block) for ref in found.split(",")}
+    {
+        ref.strip()
+        for text in (*BLOCKS, *(page.read_text(encoding="utf-8") for page in OTHER_PAGES))
+        for found in MARKER.findall(text)
+        for ref in found.split(",")
+    }
 )
 
 

@@ -7,9 +7,13 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from world import REPOSITORY, Finished, World
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fake_openai import FakeOpenAI, Reply
 
 from rdagent_ft.values import content_hash
 
@@ -32,7 +36,15 @@ def finished(world: World) -> Finished:
         "FT_CLAIM_SEEDS": "2",
         "FT_TUNE_DECODING": "1",
     }
-    return world.run("whole", *world.new("--loop_n", "2", "--benchmark", "gsm8k"), **extra)
+    with FakeOpenAI(strict_judge) as judge:
+        extra |= {"FT_JUDGE_MODEL": "strict-2026-01-01", "FT_JUDGE_API_BASE": judge.base_url}
+        return world.run("whole", *world.new("--loop_n", "2", "--benchmark", "gsm8k"), **extra)
+
+
+def strict_judge(body: dict[str, Any]) -> Reply:
+    """Accepts no answer, and prefers the first of two: no judge that could pass a gate."""
+    verdict = "first" if "<<first answer " in body["messages"][1]["content"] else "incorrect"
+    return Reply(json.dumps({"verdict": verdict, "confidence": 0.9, "rationale": "no"}))
 
 
 def test_the_document_is_the_only_thing_on_stdout(finished: Finished) -> None:
@@ -116,6 +128,17 @@ def test_decoding_was_chosen_for_both_sides_before_the_test_was_opened(finished:
     with sqlite3.connect(f"file:{run_dir}/run.db?mode=ro", uri=True) as connection:
         purposes = [row[0] for row in connection.execute("SELECT purpose FROM looks ORDER BY rowid")]
     assert purposes[-2:] == ["decode", "claim"]
+
+
+def test_a_judge_that_fails_its_gate_is_shown_and_decides_nothing(finished: Finished) -> None:
+    run_dir = Path(finished.document["run_dir"])
+    (name, judged), *others = json.loads(journal_output(run_dir, "claim"))["judged"].items()
+    assert (name, others) == ("gsm8k", []), "labels of the target are exact: a judge adds nothing there"
+    assert (judged["status"], judged["decides"]) == ("failed_gate", False)
+    assert judged["n_asked"] > 0
+    assert judged["n_unscored"] == 0
+    assert judged["with_judge"]["delta"] == judged["rule"]["delta"], "it rescued nothing"
+    assert "These numbers decide nothing (failed_gate)" in (run_dir / "report.md").read_text()
 
 
 def test_the_base_against_itself_shows_nothing(finished: Finished) -> None:

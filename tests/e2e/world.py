@@ -145,11 +145,11 @@ class World:
         return sorted((self.files(name) / "output").iterdir())[-1]
 
 
-def build(root: Path) -> World:
-    """Write the data and make the tiny model."""
+def build(root: Path, n_rows: int = 400, hidden: int = 32) -> World:
+    """Write the data and make the tiny model, with two attention heads."""
     rng = random.Random(0)
     rows: dict[str, dict[str, str]] = {}
-    while len(rows) < 400:
+    while len(rows) < n_rows:
         words = rng.sample(WORDS, 5)
         prompt = (
             f"Which colour has the {words[0]} beside the {words[1]} and the {words[2]} {words[3]} {words[4]}?"
@@ -162,7 +162,7 @@ def build(root: Path) -> World:
         "".join(json.dumps({"text": f"{r['prompt']}\n{r['completion']}"}) + "\n" for r in rows.values())
     )
     spec = root / "spec.json"
-    sizes = {"vocab_size": 400, "hidden": 32, "layers": 2, "heads": 2, "seed": 0}
+    sizes = {"vocab_size": 400, "hidden": hidden, "layers": 2, "heads": 2, "seed": 0}
     spec.write_text(json.dumps({"texts": str(texts), "out": str(world.model), **sizes}))
     subprocess.run(
         [sys.executable, "-m", "rdagent_ft.training.tiny_job", "--spec", str(spec)],

@@ -53,8 +53,11 @@ def test_what_is_unset_comes_from_the_planner_then_the_environment() -> None:
     endpoint = found(**PLANNER, judge_model="j")
     assert (endpoint.base_url, key_of(endpoint)) == ("https://plan.corp/v1", "planner-key")
     env = {"OPENAI_API_KEY": "env-key"}
-    endpoint = found(env)
-    assert (endpoint.model, endpoint.base_url, key_of(endpoint)) == ("gpt-4", OPENAI_URL, "env-key")
+    assert found(env) is None, "a key that lies about asks for no judge"
+    endpoint = found(env, judge_model="gpt-4o")
+    assert (endpoint.model, endpoint.base_url, key_of(endpoint)) == ("gpt-4o", OPENAI_URL, "env-key")
+    kept = found(env, judge_model="gpt-4", judge_api_base="https://api.openai.com/v1")
+    assert (kept.model, key_of(kept)) == ("gpt-4", "env-key")
     endpoint = found({**env, "OPENAI_BASE_URL": "https://gw.corp/v1"}, judge_model="j")
     assert (endpoint.base_url, key_of(endpoint)) == ("https://gw.corp/v1", "env-key")
     endpoint = found(env, llm_api_key="planner-key", judge_model="j")

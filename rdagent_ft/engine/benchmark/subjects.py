@@ -18,27 +18,29 @@ from rdagent_ft.evaluation.rows import PromptFormat
 from rdagent_ft.evaluation.suites import Suite, items_of
 from rdagent_ft.values import content_hash, sha256_file, sha256_text
 
+KEY_VARIABLE = "FT_ENDPOINT_API_KEY"
+"""Environment variable with the key of an endpoint; it stands in no file and on no command line."""
 WORK_NAME = ".work"
 """Items and jobs of a call, inside the folder of results."""
 
 
 class Subject(NamedTuple):
-    """One model of a call. `model` is None where an endpoint serves it."""
+    """One model of a call. `model` is None where an endpoint serves it; then nobody knows its context."""
 
     role: str
     identity: ModelIdentity
     model: EvalModel | None
     served_name: str | None = None
+    max_positions: int | None = None
 
 
 class Subjects(NamedTuple):
-    """Everything that is asked. `source` is the loaded base model; None for an endpoint."""
+    """Everything that is asked."""
 
     tasks: tuple[EvalTask, ...]
     prompt_format: PromptFormat
     base: Subject | None
     tuned: Subject
-    source: ModelSource | None
 
 
 def subjects_of(plan: BenchmarkPlan, suite: Suite, file_path: Path) -> Subjects:
@@ -50,7 +52,7 @@ def subjects_of(plan: BenchmarkPlan, suite: Suite, file_path: Path) -> Subjects:
         tasks = _tasks(plan, suite, file_path, None, "chat", None)
         named = plan.endpoint.base_model_name
         base = _endpoint_subject("base", named) if plan.has_base and named is not None else None
-        return Subjects(tasks, "chat", base, _endpoint_subject("tuned", plan.endpoint.model_name), None)
+        return Subjects(tasks, "chat", base, _endpoint_subject("tuned", plan.endpoint.model_name))
     assert plan.model is not None
     is_adapter = (plan.model / "adapter_config.json").is_file()
     whole = plan.base if is_adapter else plan.model
@@ -60,7 +62,6 @@ def subjects_of(plan: BenchmarkPlan, suite: Suite, file_path: Path) -> Subjects:
     encoder = load_encoder(template_of)
     template = chat_template_text(template_of)
     prompt_format: PromptFormat = "plain" if template is None else "chat"
-    tasks = _tasks(plan, suite, file_path, encoder, prompt_format, source.max_positions)
     template_sha = None if template is None else sha256_text(template)[:16]
     base = None
     if plan.has_base and plan.base is not None:
@@ -71,7 +72,9 @@ def subjects_of(plan: BenchmarkPlan, suite: Suite, file_path: Path) -> Subjects:
         tuned = _adapter_subject(plan.model, source, template_sha)
     else:
         tuned = _folder_subject("tuned", source, template_sha, parent)
-    return Subjects(tasks, prompt_format, base, tuned, source)
+    shorter = min(one.max_positions or source.max_positions for one in (base, tuned) if one is not None)
+    tasks = _tasks(plan, suite, file_path, encoder, prompt_format, shorter)
+    return Subjects(tasks, prompt_format, base, tuned)
 
 
 def _tasks(
@@ -113,7 +116,8 @@ def _folder_subject(role: str, source: ModelSource, template_sha: str | None, pa
         parent=parent,
         chat_template_sha=template_sha,
     )
-    return Subject(role, identity, EvalModel(role=role, path=Path(source.path)))
+    model = EvalModel(role=role, path=Path(source.path))
+    return Subject(role, identity, model, max_positions=source.max_positions)
 
 
 def _adapter_subject(folder: Path, base: ModelSource, template_sha: str | None) -> Subject:
@@ -128,9 +132,8 @@ def _adapter_subject(folder: Path, base: ModelSource, template_sha: str | None) 
         parent=base.fingerprint,
         chat_template_sha=template_sha,
     )
-    return Subject(
-        "tuned", identity, EvalModel(role="tuned", path=Path(base.path), adapter=folder.absolute())
-    )
+    model = EvalModel(role="tuned", path=Path(base.path), adapter=folder.absolute())
+    return Subject("tuned", identity, model, max_positions=base.max_positions)
 
 
 def _endpoint_subject(role: str, name: str) -> Subject:

@@ -11,6 +11,7 @@ from typing import cast
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.journal import Look
+from rdagent_ft.engine.judging import JUDGED_SCORERS
 from rdagent_ft.engine.scoring import (
     base_model,
     benchmark_task,
@@ -26,9 +27,10 @@ from rdagent_ft.engine.steps.seeds import train_seeds
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.benchmarks import find_benchmark, load_items
 from rdagent_ft.evaluation.guards import judge_guards
+from rdagent_ft.evaluation.items import read_items
 from rdagent_ft.evaluation.port import EvalModel, EvalTask
 from rdagent_ft.evaluation.rows import Comparison
-from rdagent_ft.evaluation.score import Samples
+from rdagent_ft.evaluation.score import Samples, question_text
 from rdagent_ft.evaluation.seeds import SeedsComparison, compare_seeds
 from rdagent_ft.evaluation.statistics import compare
 from rdagent_ft.execution.outputs import read_json_file
@@ -37,6 +39,7 @@ from rdagent_ft.reporting.records import (
     CleanSubset,
     EvaluateOutput,
     FeedbackOutput,
+    JudgedBenchmark,
     ProposeOutput,
     ReportedBenchmark,
     SeedTraining,
@@ -86,6 +89,7 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
         clean=clean_subset(ctx, samples, test_task),
         decoding=decoding,
         plain=_plain_comparison(samples, test_task, margin),
+        judged=_judged(ctx, samples, tasks, margin),
         guards=judge_guards(
             {name: pair.comparison for name, pair in reported.items()}, ctx.settings.guard_margin
         ),
@@ -168,6 +172,25 @@ def _seed_records(
         )
         for seed, output in seeds.items()
     )
+
+
+def _judged(
+    ctx: RunContext, samples: Samples, tasks: tuple[EvalTask, ...], margin: float
+) -> dict[str, JudgedBenchmark]:
+    """Let the judge look at what the rules rejected, on both sides; {} without a judge."""
+    if ctx.judging is None:
+        return {}
+    return {
+        task.benchmark: ctx.judging.judged(
+            samples["base", task.benchmark, task.split],
+            samples["tuned", task.benchmark, task.split],
+            {item.item_id: question_text(item) for item in read_items(task.items_file, task.n_items)},
+            margin=margin,
+            tuned_names=(ctx.prepared.model.name, ctx.prepared.model.architecture),
+        )
+        for task in tasks
+        if task.scorer in JUDGED_SCORERS
+    }
 
 
 def clean_subset(ctx: RunContext, samples: Samples, task: EvalTask) -> CleanSubset:

@@ -7,6 +7,7 @@ scores on it; `code` compares a data script's rows with it, to leave copies out.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,11 +27,12 @@ from rdagent_ft.engine.steps.leaks import REPORT_NAME, drop_leaks
 from rdagent_ft.errors import DataError, PreflightError, UserError
 from rdagent_ft.evaluation.benchmarks import check_benchmarks, find_benchmark, load_items
 from rdagent_ft.evaluation.ifeval_answers import find_nltk_data
-from rdagent_ft.evaluation.outside import CodeCase, CodeResult, Outside
+from rdagent_ft.evaluation.outside import CodeCase, CodeResult, GradeCase, GradeResult, Outside
 from rdagent_ft.evaluation.rows import PromptFormat, ScorerName
 from rdagent_ft.evaluation.score import missing_for
 from rdagent_ft.evaluation.scorers import choose_scorer
 from rdagent_ft.execution.machine import Gpu, Machine, machine_facts, read_machine
+from rdagent_ft.llm.judge_endpoint import resolve_judge_endpoint
 from rdagent_ft.reporting.records import PrepareOutput, SplitInfo
 from rdagent_ft.settings import Settings
 from rdagent_ft.values import sha256_file, write_json
@@ -205,6 +207,7 @@ def _refuse_unscorable(names: tuple[str, ...], settings: Settings) -> None:
     outside = Outside(
         run_code=_in_containers if settings.executor == "docker" else None,
         nltk_data=find_nltk_data(settings.file_path),
+        grade=_by_judge if resolve_judge_endpoint(settings, os.environ) is not None else None,
     )
     problems = missing_for(wanted, outside)
     if problems:
@@ -214,6 +217,11 @@ def _refuse_unscorable(names: tuple[str, ...], settings: Settings) -> None:
 def _in_containers(cases: Sequence[CodeCase]) -> list[CodeResult]:
     """Stand for the runner that the docker executor gives later; nothing is run while preparing."""
     return [CodeResult(case_id=case.case_id, outcome="not_run") for case in cases]
+
+
+def _by_judge(cases: Sequence[GradeCase]) -> list[GradeResult]:
+    """Stand for the judge that is asked later; nothing is asked while preparing."""
+    return [GradeResult(case_id=case.case_id, score=None, reason="not asked") for case in cases]
 
 
 def _generation_limit(gold_tokens: list[int], max_positions: int) -> int:

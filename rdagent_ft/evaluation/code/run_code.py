@@ -24,7 +24,7 @@ from rdagent_ft.values import Frozen, canonical_json, sha256_text, write_atomic
 
 REQUEST_NAME = "request.json"
 MAX_TRIES = 3
-"""Of one batch, while its job ends for reasons of the machine."""
+"""Of one batch, while its job ends for reasons of the machine; being stopped does not count."""
 MAX_CASES = 2000
 """Of one job; more cases go into further jobs."""
 LINE_BYTES = 8192
@@ -92,12 +92,13 @@ def code_runner(
     def _run_batch(cases: Sequence[CodeCase], request: dict[str, Any]) -> list[CodeResult]:
         text = canonical_json(request)
         key = sha256_text(text)[:12]
-        number = 1
+        number, n_infra = 1, 0
         while True:
             out_dir = (out_root / f"code-{key}-{number}").absolute()
             _place_request(out_dir, text)
+            place = sha256_text(str(out_dir))[:8]
             spec = JobSpec(
-                attempt_id=f"{name}-{key}-{number}",
+                attempt_id=f"{name}-{key}-{place}-{number}",
                 kind="evaluate",
                 argv=("python", "-m", "rdagent_ft.evaluation.code.code_job", REQUEST_NAME),
                 out_dir=out_dir,
@@ -106,14 +107,25 @@ def code_runner(
                 deadline_unix=deadline_unix,
             )
             ended = _run_job(executor, spec, between_polls)
-            again = ended.failure_class in {"infra", "stopped"} and time.time() < deadline_unix
-            if not again or number == MAX_TRIES:
+            n_infra += ended.failure_class == "infra"
+            if n_infra == MAX_TRIES or not _was_cut_short(ended, deadline_unix):
                 break
             number += 1
         found = _read_results(out_dir, len(cases))
         return [_result(case, found.get(index), ended) for index, case in enumerate(cases)]
 
     return run
+
+
+def _was_cut_short(ended: JobResult, deadline_unix: float) -> bool:
+    """Return whether a job ended for no reason of its own, and there is time for another one.
+
+    An adopted job may have been stopped with its run, or at the earlier deadline of that time.
+    """
+    if time.time() >= deadline_unix:
+        return False
+    early = ended.reason == "deadline" and ended.ended_unix < deadline_unix
+    return early or ended.failure_class in {"infra", "stopped"}
 
 
 def _place_request(out_dir: Path, text: str) -> None:

@@ -21,7 +21,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdagent_ft.data.tokens import load_encoder
 from rdagent_ft.evaluation.endpoint.asking import describe_server
@@ -34,12 +34,10 @@ from rdagent_ft.evaluation.endpoint.ends import (
 )
 from rdagent_ft.evaluation.endpoint.partial import PartialFile
 from rdagent_ft.evaluation.endpoint.request import EndpointRequest, EndpointTarget
+from rdagent_ft.evaluation.endpoint.results_files import ResultsFiles
 from rdagent_ft.evaluation.items import read_items
 from rdagent_ft.evaluation.lm_eval_job import Progress
 from rdagent_ft.values import write_atomic, write_json
-
-if TYPE_CHECKING:
-    from rdagent_ft.evaluation.endpoint.results_files import ResultsFiles
 
 _PR_SET_PDEATHSIG = 1
 
@@ -60,10 +58,9 @@ def main(request_path: Path) -> None:
     # Late: the import takes seconds and must see the variables that _isolate sets.
     from rdagent_ft.evaluation.endpoint.asked import Asked
     from rdagent_ft.evaluation.endpoint.lm_eval_api import answer_task
-    from rdagent_ft.evaluation.endpoint.results_files import ResultsFiles
 
     startup_s = time.monotonic() - started
-    written = {target.role: ResultsFiles(Path("lm-eval") / target.role, target) for target in request.targets}
+    written = {target.role: _results_files(target) for target in request.targets}
     tasks: list[dict[str, Any]] = []
     for target, task in request.pairs():
         progress.start(target.role, task.benchmark)
@@ -87,6 +84,17 @@ def main(request_path: Path) -> None:
             written[target.role].add(results)
     partial.close()
     _finish(request, servers, tasks, written, started, startup_s)
+
+
+def _results_files(target: EndpointTarget) -> ResultsFiles:
+    return ResultsFiles(
+        Path("lm-eval") / target.role,
+        kind="local-chat-completions" if target.protocol == "chat" else "local-completions",
+        model_args={"model": target.model, "base_url": target.base_url},
+        model_name=target.model,
+        batch_size=1,
+        write=write_atomic,
+    )
 
 
 def _finish(

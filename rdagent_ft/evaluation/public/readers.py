@@ -1,8 +1,9 @@
 """From a benchmark's records to rows: the question as user turn, the reference as completion.
 
 The completion is what the benchmark's scorer reads: a number, a letter, or canonical JSON. What else
-is known stands in `Row.meta`: `choices` (for the method `choose`), `cluster`, `subject`, and
-`answer_text`, the reference as plain text for comparison with training data.
+is known stands in `Row.meta`: `choices` (for the method `choose`), `cluster`, `subject`, and for
+comparison with training data `answer_text`, the reference as plain text, and `question_text`, the
+question without options, tests or what we ask besides, where it says enough alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from rdagent_ft.data.eval_items import SHORT_WORDS
 from rdagent_ft.data.rows import Message, Row, make_row
 from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.choice_answers import LETTERS, gold_letter
@@ -134,7 +136,13 @@ def _choice(
         raise DataError(f"{place}: the answer {answer[:40]!r} is none of the {len(options)} options")
     listed = "\n".join(f"{name}. {text}" for name, text in zip(LETTERS, options, strict=False))
     right = options[LETTERS.index(letter)]
-    return _Found(f"{question}\n\n{listed}", letter, {**(meta or {}), "answer_text": right})
+    return _Found(f"{question}\n\n{listed}", letter, {**(meta or {}), **_compared(question, right)})
+
+
+def _compared(question: str, answer: Any) -> dict[str, Any]:
+    """Return what training data is compared with: "Which of these is true?" alone would be no item."""
+    plain = {"question_text": question} if len(question.split()) >= SHORT_WORDS else {}
+    return {**plain, "answer_text": answer if isinstance(answer, str) else ""}
 
 
 def _mmlu(path: Path, *, choose: bool) -> list[_Found]:
@@ -203,8 +211,7 @@ def _humaneval(_: Benchmark, record: dict[str, Any], place: str) -> _Found:
     fields = ("task_id", "prompt", "entry_point", "test")
     gold = {name: _text(record, name, place) for name in fields}
     asked = f"Complete this Python function.\n\n```python\n{gold['prompt'].rstrip()}\n```\n\n{_CODE_ASK}"
-    solution = record.get("canonical_solution")
-    return _Found(asked, canonical_json(gold), {"answer_text": solution if isinstance(solution, str) else ""})
+    return _Found(asked, canonical_json(gold), _compared(gold["prompt"], record.get("canonical_solution")))
 
 
 def _mbpp(_: Benchmark, record: dict[str, Any], place: str) -> _Found | None:
@@ -224,8 +231,7 @@ def _mbpp(_: Benchmark, record: dict[str, Any], place: str) -> _Found | None:
     gold = {"task_id": task_id, "tests": listed, "setup": setup if isinstance(setup, str) else ""}
     text = _field(record, ("text", "prompt"), place)
     asked = f"{text}\n\nYour code should pass these tests:\n\n" + "\n".join(listed) + f"\n\n{_CODE_ASK}"
-    code = record.get("code")
-    return _Found(asked, canonical_json(gold), {"answer_text": code if isinstance(code, str) else ""})
+    return _Found(asked, canonical_json(gold), _compared(text, record.get("code")))
 
 
 def _text(record: dict[str, Any], name: str, place: str) -> str:

@@ -19,17 +19,22 @@ from rdagent_ft.evaluation.suites import SuiteName
 from rdagent_ft.values import Frozen
 
 Backend = Literal["hf", "server"]
+HarnessName = Literal["lm-eval", "opencompass"]
 BATCH_SIZES = (1, 4, 8, 16, 32)
 WEIGHT_FOLDERS = frozenset({"merged", "merged_16bit", "merged_4bit", "lora", "adapter"})
 """Names of folders inside a model's folder; the results belong beside them."""
 
 
 class Endpoint(Frozen):
-    """An OpenAI-compatible server that serves the models under names of its own."""
+    """An OpenAI-compatible server that serves the models under names of its own.
+
+    `tokenizer`: folder with their tokenizer.json, for a harness that counts tokens.
+    """
 
     url: str
     model_name: str
     base_model_name: str | None = None
+    tokenizer: Path | None = None
 
 
 class BenchmarkPlan(Frozen):
@@ -45,7 +50,8 @@ class BenchmarkPlan(Frozen):
         timeout_s: of the whole call; what is done by then is kept as partial. None is no limit.
         out: the folder of results.
         backend: `hf` loads the model in a job, `server` asks one.
-        batch_size: sequences per forward pass.
+        harness: what asks over HTTP; `opencompass` needs a server or an endpoint.
+        batch_size: sequences per forward pass, or requests in flight.
         resume: use what an interrupted call of the same plan left.
         started: names the folder of this run.
     """
@@ -59,6 +65,7 @@ class BenchmarkPlan(Frozen):
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     out: Path
     backend: Backend = "hf"
+    harness: HarnessName = "lm-eval"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     resume: bool = False
     started: datetime
@@ -69,6 +76,8 @@ class BenchmarkPlan(Frozen):
             raise ValueError("either a model folder or an endpoint is scored")
         if self.endpoint is not None and self.backend != "server":
             raise ValueError("an endpoint is asked with the backend `server`")
+        if self.harness == "opencompass" and self.backend != "server":
+            raise ValueError("opencompass asks a server or an endpoint")
         return self
 
     @property

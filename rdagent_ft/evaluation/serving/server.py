@@ -45,6 +45,7 @@ from rdagent_ft.values import Frozen
 
 LOAD_TIMEOUT_S = 300.0
 PROBE_TIMEOUT_S = 300.0
+SLEEP_TIMEOUT_S = 120.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CHANGES_ON_RESTART = {"max_num_seqs", "gpu_memory_utilization", "enforce_eager", "cpu_kv_cache_gib"}
 
@@ -86,6 +87,7 @@ class ModelServer:
         self._lease = Lease(plan.out_dir / LEASE_NAME, plan.lease_s / 10)
         self._bridge: Bridge | None = None
         self._running: Running | None = None
+        self._is_asleep = False
 
     @property
     def base_url(self) -> str:
@@ -153,6 +155,43 @@ class ModelServer:
             return generated_tokens(self._call("GET", "/metrics", timeout_s=HEALTH_TIMEOUT_S))
         except ServerError:
             return None
+
+    def sleep(self) -> None:
+        """Give the GPU's memory back until `wake`; weights wait in the machine's memory.
+
+        On CPU there is nothing to give back. A server that refuses to sleep is closed: the caller needs
+        the memory more than the warm start.
+        """
+        if self.spec.device == "cpu" or self._is_asleep or self._running is None:
+            return
+        try:
+            reply = self._call("POST", "/sleep?level=1", timeout_s=SLEEP_TIMEOUT_S)
+        except ServerError:
+            self.close()
+            return
+        if reply.status != 200:
+            self.close()
+            return
+        self._is_asleep = True
+
+    def wake(self) -> None:
+        """Undo `sleep`. Raises `ServerError` when the server does not come back; it is closed then."""
+        if not self._is_asleep:
+            return
+        self._is_asleep = False
+        try:
+            reply = self._call("POST", "/wake_up", timeout_s=SLEEP_TIMEOUT_S)
+        except ServerError:
+            self.close()
+            raise
+        if reply.status != 200:
+            self.close()
+            raise ServerError(f"the server does not wake up: {reply.text()}", kind="away")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server was ended, by `close` or because it could not go on."""
+        return self._running is None
 
     def restart(self, spec: ServerSpec | None = None) -> None:
         """Start the server again, and load its adapters again with their canaries.

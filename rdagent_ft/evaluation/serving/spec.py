@@ -7,7 +7,7 @@ documentation for version 0.32; what each flag is for stands beside it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field, field_validator
 
@@ -50,16 +50,16 @@ class ServerSpec(Frozen):
     """
 
     model_dir: Path
-    served_name: str = Field("base", pattern=_NAME)
-    max_model_len: int = Field(gt=1)
+    served_name: Annotated[str, Field(pattern=_NAME)] = "base"
+    max_model_len: Annotated[int, Field(gt=1)]
     max_lora_rank: LoraRank | None = 64
-    max_loras: int = Field(2, ge=1, le=64)
+    max_loras: Annotated[int, Field(ge=1, le=64)] = 2
     device: Literal["cpu", "cuda"]
-    seed: int = Field(42, ge=0, le=2**31 - 1)
-    gpu_memory_utilization: float = Field(0.85, gt=0.0, lt=1.0)
-    max_num_seqs: int = Field(128, ge=1)
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.85
+    max_num_seqs: Annotated[int, Field(ge=1)] = 128
     enforce_eager: bool = False
-    cpu_kv_cache_gib: int = Field(4, ge=1)
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 4
 
     @field_validator("model_dir")
     @classmethod
@@ -104,6 +104,8 @@ def server_options(spec: ServerSpec, socket_name: str) -> tuple[str, ...]:
     flags = ["--disable-uvicorn-access-log"]
     if on_cpu or spec.enforce_eager:
         flags.append("--enforce-eager")
+    if not on_cpu:
+        flags.append("--enable-sleep-mode")
     if spec.max_lora_rank is not None:
         flags += ["--enable-lora", "--lora-target-modules", *LORA_TARGETS]
     return (*(part for pair in options.items() for part in pair), *flags)
@@ -121,6 +123,9 @@ def server_variables(spec: ServerSpec) -> dict[str, str]:
     }
     if spec.max_lora_rank is not None:
         variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    if spec.device == "cuda":
+        # Its /sleep and /wake_up are there in this mode only; nobody but us reaches the socket.
+        variables["VLLM_SERVER_DEV_MODE"] = "1"
     if spec.device == "cpu":
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(spec.cpu_kv_cache_gib)
         # Without compilation vLLM still compiles how it ranks log-probabilities, for which the image

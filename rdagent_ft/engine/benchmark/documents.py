@@ -1,0 +1,159 @@
+"""Result folders of a benchmark call: what is written of one model, and when a stored base result counts."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rdagent_ft.engine.benchmark.asked import Asked
+from rdagent_ft.engine.benchmark.subjects import Subject, Subjects
+from rdagent_ft.errors import StateError, UserError
+from rdagent_ft.evaluation.code.pass_at_k_report import pass_at_k_scores
+from rdagent_ft.evaluation.port import EvalTask
+from rdagent_ft.evaluation.results.document import (
+    BenchmarkEntry,
+    EngineUse,
+    GenerationUse,
+    ResultDocument,
+    SuiteUse,
+    result_status,
+)
+from rdagent_ft.evaluation.results.folder import DOCUMENT_NAME, entry_of, read_folder, write_result
+from rdagent_ft.evaluation.results.plan import BenchmarkPlan
+from rdagent_ft.evaluation.rows import SampleRow
+from rdagent_ft.evaluation.suites import Suite
+
+ASKED_SHA256 = "asked_sha256"
+"""Key of `EngineUse.args`: benchmark -> hash of the requests that OpenCompass sent."""
+
+
+def known_base(plan: BenchmarkPlan, suite: Suite, subjects: Subjects, device: str) -> ResultDocument | None:
+    """Return the stored result of this very base: same weights, items, template, engine and protocol.
+
+    None when there is none, when it is damaged or not complete. A complete result that cannot decide
+    (answers cut by the limit) counts: asking again would give the same.
+    """
+    if subjects.base is None or not (plan.base_folder / DOCUMENT_NAME).is_file():
+        return None
+    try:
+        known = read_folder(plan.base_folder).document
+    except StateError:
+        return None
+    if known is None or known.model.fingerprint is None:
+        return None
+    whole = all(entry.complete and entry.unscored == 0 for entry in known.benchmarks.values())
+    args = {key: value for key, value in known.engine.args.items() if key != ASKED_SHA256}
+    same = (
+        (known.status == "ok" or (known.status == "invalid" and whole))
+        and known.model.fingerprint == subjects.base.identity.fingerprint
+        and known.model.chat_template_sha == subjects.base.identity.chat_template_sha
+        and known.suite == _suite_use(plan, suite)
+        and known.engine.model_copy(update={"args": args}) == _engine(plan, device, {})
+        and known.generation == _generation(subjects)
+    )
+    return known if same else None
+
+
+def refuse_foreign_base(plan: BenchmarkPlan, suite: Suite, subjects: Subjects) -> None:
+    """Raise `UserError` when the summary would compare with a stored base that does not belong here.
+
+    Only where this call does not score the base itself, so that what is stored would be taken.
+    """
+    if plan.has_base or not (plan.base_folder / DOCUMENT_NAME).is_file():
+        return
+    known = read_folder(plan.base_folder).document
+    if known is None:
+        return
+    parent = subjects.tuned.identity.parent
+    reason = None
+    if parent is not None and known.model.fingerprint not in (None, parent):
+        reason = "of another model than the one that was tuned"
+    elif known.suite != _suite_use(plan, suite):
+        reason = "on other items"
+    if reason is not None:
+        raise UserError(
+            f"{plan.base_folder} holds a base result {reason}; the summary would compare with it",
+            hint="score the base too (--base DIR), or name another folder of results (--out DIR)",
+        )
+
+
+def write_document(
+    plan: BenchmarkPlan, suite: Suite, subjects: Subjects, subject: Subject, asked: Asked,
+    rows: dict[str, list[SampleRow]], *, device: str, total_s: float,
+) -> None:  # fmt: skip
+    """Write the result folder of one model: document, answers, lm-eval's own files.
+
+    `rows`: benchmark -> scored answers; not empty. Raises `OSError` when it cannot be written.
+    """
+    folder = plan.base_folder if subject.role == "base" else plan.tuned_folder
+    tasks = {task.benchmark: task for task in subjects.tasks}
+    entries = {name: _entry(suite, tasks[name], found) for name, found in rows.items()}
+    failure = asked.failures.get(subject.role)
+    timed_out = failure is not None and subject.role in asked.timed_out
+    document = ResultDocument(
+        run_id=f"benchmark-{plan.started:%Y%m%d-%H%M%S}",
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        status=result_status(
+            entries, n_planned=len(tasks), timed_out=timed_out, failed=failure is not None and not timed_out
+        ),
+        failure=failure,
+        model=subject.identity,
+        suite=_suite_use(plan, suite),
+        engine=_engine(plan, device, asked.asked_sha256.get(subject.role, {})),
+        generation=_generation(subjects),
+        benchmarks=entries,
+        timings={"asked_s": round(asked.seconds, 3), "total_s": round(total_s, 3)},
+    )
+    write_result(folder, document, rows)
+    _keep_harness_files(asked.files.get(subject.role, ()), folder / "lm-eval")
+
+
+def _entry(suite: Suite, task: EvalTask, rows: list[SampleRow]) -> BenchmarkEntry:
+    extra: dict[str, float | None] = {}
+    if task.repeats > 1 and task.scorer == "code_pass":
+        found = pass_at_k_scores(rows, scorer=task.scorer, n_expected=task.n_items)
+        extra = {f"pass@{k}": None if score is None else score.value for k, score in found.items()}
+    metric = {"ifeval": "prompt_strict", "code_pass": "pass@1"}.get(task.scorer, task.scorer)
+    role = suite.benchmarks[task.benchmark].role
+    return entry_of(rows, scorer=task.scorer, n_expected=task.n_items, metric=metric, role=role, extra=extra)
+
+
+def _suite_use(plan: BenchmarkPlan, suite: Suite) -> SuiteUse:
+    seeds = {used.seed for used in suite.benchmarks.values()}
+    return SuiteUse(
+        name=suite.name,
+        version=suite.version,
+        items_sha=suite.items_sha,
+        seed=min(seeds, default=None),
+        limit=plan.limit,
+    )
+
+
+def _engine(plan: BenchmarkPlan, device: str, shas: dict[str, str]) -> EngineUse:
+    client = plan.harness if plan.harness == "opencompass" else f"lm-eval {version('lm-eval')}"
+    more = {ASKED_SHA256: shas} if shas else {}
+    if plan.endpoint is not None:
+        return EngineUse(server=plan.endpoint.url, client=client, args={**more})
+    server = "vllm" if plan.backend == "server" else "lm-eval hf"
+    args = {"batch_size": plan.batch_size, "device": device, **more}
+    return EngineUse(server=server, client=client, args=args)
+
+
+def _generation(subjects: Subjects) -> GenerationUse:
+    return GenerationUse(
+        protocol=subjects.prompt_format, max_tokens=max(task.max_new_tokens for task in subjects.tasks)
+    )
+
+
+def _keep_harness_files(folders: tuple[Path, ...], place: Path) -> None:
+    """Copy lm-eval's own files of this role beside ours; those of an older result do not stay."""
+    shutil.rmtree(place, ignore_errors=True)
+    for folder in folders:
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".json", ".jsonl") and path.is_file() and not path.is_symlink():
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place / path.name)
