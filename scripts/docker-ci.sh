@@ -80,7 +80,8 @@ make_base() {
   mirror=$(debian_mirror)
   root=$(mktemp -d)
   say "making $base with debootstrap (one to two minutes)"
-  if ! debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
+  # libnuma1 is for vLLM's CPU build: image builds then need no Debian archive.
+  if ! debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates,libnuma1 \
     "$suite" "$root/tree" "$mirror" >"$root/log" 2>&1; then
     echo "error: debootstrap failed; the end of its log:" >&2
     tail -n 20 "$root/log" >&2

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+OF_TESTS = {"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_TEST_SERVE", "FT_TEST_OPENCOMPASS"}
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No FT_ variable, key or proxy of the person's shell reaches a test."""
     for name in list(os.environ):
-        if name.startswith("FT_") and name not in {"FT_TEST_DATA", "FT_TEST_DOCKER"}:
+        if name.startswith("FT_") and name not in OF_TESTS:
             monkeypatch.delenv(name)
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)

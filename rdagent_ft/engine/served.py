@@ -23,10 +23,10 @@ from rdagent_ft.evaluation.port import EvalModel, EvalRequest
 from rdagent_ft.evaluation.serving.adapter_form import serving_form
 from rdagent_ft.evaluation.serving.failures import ServerError
 from rdagent_ft.evaluation.serving.server import ModelServer
-from rdagent_ft.execution.outputs import clean_text
+from rdagent_ft.execution.outputs import clean_text, read_log
 from rdagent_ft.reporting.records import Failure, StepName
-from rdagent_ft.training.failures import MAX_MESSAGE_CHARS
-from rdagent_ft.training.plan import merge_argv
+from rdagent_ft.training.failures import MAX_MESSAGE_CHARS, classify
+from rdagent_ft.training.plan import MAX_LOGIT_DIFF, merge_argv, read_failure, read_merge_result
 from rdagent_ft.values import content_hash
 
 MERGED = "merged"
@@ -91,8 +91,9 @@ def _served(
     form = serving_form(model.adapter, model.path, MAX_LORA_RANK)
     if form.form == "adapter":
         return _Served(model, model.path, model.adapter)
-    ctx.progress.notice(f"{model.role} is merged to be served: {'; '.join(form.reasons)}")
-    adapter = model.adapter
+    adapter, job_part = model.adapter, f"{part}merge-{model.role}"
+    if not ctx.journal.attempts(loop, step, job_part):
+        ctx.progress.notice(f"{model.role} is merged to be served: {'; '.join(form.reasons)}")
     outcome = run_job(
         ctx,
         loop,
@@ -100,14 +101,20 @@ def _served(
         JobRequest(
             kind="merge",
             out_root=out_root / f"merge-{model.role}",
-            part=f"{part}merge-{model.role}",
+            part=job_part,
             inputs={"base": model.path, "weights": adapter},
             limit_s=ctx.settings.full_timeout,
         ),
         lambda _out_dir, _previous: merge_argv(model.path, Path(MERGED), adapter=adapter),
     )
-    if outcome.result.failure_class != "ok":
-        raise JobError(f"{model.role} could not be merged: {outcome.result.reason}")
+    failure = classify(
+        read_log(outcome.log), result=outcome.result, failure_json=read_failure(outcome.out_dir)
+    )
+    if failure is not None:
+        raise JobError(f"{model.role} could not be merged: {failure.message} [{failure.failure_class}]")
+    difference = read_merge_result(outcome.out_dir).max_abs_diff
+    if not difference <= MAX_LOGIT_DIFF:
+        raise JobError(f"{model.role} is another model once merged: logits differ by {difference:.2e}")
     return _Served(model, outcome.out_dir / MERGED, None)
 
 

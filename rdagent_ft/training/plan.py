@@ -59,6 +59,10 @@ class TrainResult(Frozen):
     versions: Versions
 
 
+MAX_LOGIT_DIFF = 1e-5
+"""Largest difference between merged and adapter logits in fp32 that still counts as equal."""
+
+
 class MergeResult(Frozen):
     """What a merge job reports. `max_abs_diff` compares fp32 logits after a reload from disk."""
 

@@ -25,7 +25,7 @@ RUN if [ "$VARIANT" = cuda ] && ! command -v gcc >/dev/null; then \
       && rm -rf /var/lib/apt/lists/*; \
     fi
 # vLLM's CPU build binds its threads to cores with libnuma.
-RUN if [ "$VARIANT" = cpu ]; then \
+RUN if [ "$VARIANT" = cpu ] && ! ldconfig -p | grep -q libnuma.so.1; then \
       apt-get update \
       && apt-get install -y --no-install-recommends libnuma1 \
       && rm -rf /var/lib/apt/lists/*; \

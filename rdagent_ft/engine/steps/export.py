@@ -15,11 +15,8 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.reporting.records import ExportOutput, TrainOutput
 from rdagent_ft.training.failures import classify
-from rdagent_ft.training.plan import merge_argv, read_failure, read_merge_result
+from rdagent_ft.training.plan import MAX_LOGIT_DIFF, merge_argv, read_failure, read_merge_result
 from rdagent_ft.values import sha256_file
-
-MAX_LOGIT_DIFF = 1e-5
-"""Largest difference between merged and adapter logits in fp32 that still counts as equal."""
 
 
 def export(ctx: RunContext, loop: int) -> ExportOutput:
