@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from rdagent_ft.data.compressed import PACKED
 from rdagent_ft.data.rows import FileRef
 from rdagent_ft.errors import DataError, UserError
 from rdagent_ft.values import content_hash, sha256_file
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 _NOT_DATA = frozenset(
     {"manifest.json", "dataset_info.json", "dataset_infos.json", "state.json", "config.json"}
 )
@@ -64,10 +65,14 @@ def is_held_out(path: str) -> bool:
 def choose_train_files(paths: Iterable[str], where: str) -> ChosenFiles:
     """Return the data files that are not named test or validation, sorted.
 
+    A packed file beside the same file unpacked is left out: its rows would count twice.
+
     Raises `UserError` when there is no data file, or only held-out ones: training on a file called
     `test` needs the person to name that file.
     """
-    data = sorted(path for path in paths if is_data_file(path))
+    found = {path for path in paths if is_data_file(path)}
+    twice = sorted(path for path in found if path.lower().endswith(PACKED) and path[: -len(PACKED)] in found)
+    data = sorted(found - set(twice))
     if not data:
         raise UserError(f"{where} holds no {', '.join(DATA_SUFFIXES)} file")
     train = tuple(path for path in data if not is_held_out(path))
@@ -77,8 +82,9 @@ def choose_train_files(paths: Iterable[str], where: str) -> ChosenFiles:
             f"{where} holds only test or validation files: {_shown(left_out)}",
             hint="name one of these files itself to train on it",
         )
-    notes = (f"left out as test or validation data: {_shown(left_out)}",) if left_out else ()
-    return ChosenFiles(train, notes)
+    notes = [f"left out as test or validation data: {_shown(left_out)}"] if left_out else []
+    notes += [f"left out, as they lie there unpacked too: {_shown(twice)}"] if twice else []
+    return ChosenFiles(train, tuple(notes))
 
 
 def folder_files(folder: Path) -> list[str]:

@@ -1,18 +1,21 @@
 """Raw records of a data file, one mapping each, with the place they came from.
 
-Knows file formats (JSON, JSON lines, CSV, parquet) and nothing of prompts or turns. Text that is not
-UTF-8 is kept with surrogate escapes, so that one bad cell costs one row and is named, not the file.
+Knows file formats (JSON, JSON lines, CSV, each also as `.gz`; parquet) and nothing of prompts or turns.
+Text that is not UTF-8 is kept with surrogate escapes, so that one bad cell costs one row and is named,
+not the file.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from rdagent_ft.data.compressed import data_suffix, open_data
 from rdagent_ft.errors import DataError, PreflightError
 
 _CSV_FIELD_LIMIT = 1 << 27
@@ -32,10 +35,10 @@ class Record(NamedTuple):
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of one data file, in order.
 
-    Raises `DataError` naming file and line for what cannot be parsed, `PreflightError` when parquet
-    is asked for without pyarrow.
+    Raises `DataError` naming file and line for what cannot be parsed or unpacked, `PreflightError` when
+    parquet is asked for without pyarrow.
     """
-    suffix = path.suffix.lower()
+    suffix = data_suffix(path)
     if suffix == ".csv":
         return _read_csv(path)
     if suffix == ".parquet":
@@ -45,7 +48,7 @@ def read_records(path: Path) -> Iterator[Record]:
 
 def _read_json(path: Path) -> Iterator[Record]:
     """Yield the records of a JSON list, of JSON lines, or of one object that wraps a list."""
-    with path.open("rb") as stream:
+    with open_data(path) as stream:
         start = stream.read(1 << 16)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise DataError(f"{path.name} is UTF-16", hint="save it as UTF-8")
@@ -123,7 +126,10 @@ def _read_csv(path: Path) -> Iterator[Record]:
     previous_limit = csv.field_size_limit(_CSV_FIELD_LIMIT)
     start = 1
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        with (
+            open_data(path) as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream,
+        ):
             reader = csv.reader(stream, delimiter=_delimiter(stream.readline()), strict=True)
             stream.seek(0)
             header: list[str] = next(reader, [""])

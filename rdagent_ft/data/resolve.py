@@ -202,7 +202,9 @@ def _suggest(name: str, root: Path) -> str:
     if near:
         return f"did you mean {', '.join(near)}?"
     known = list(dataset_names(root))[:8]
-    forms = "give a json, jsonl, csv or parquet file, a folder of them, or a hub id org/name[:subset]"
+    forms = (
+        "give a json, jsonl, csv (.gz too) or parquet file, a folder of them, or a hub id org/name[:subset]"
+    )
     return forms + (f"; under {str(root)!r} there are {', '.join(known)}" if known else "")
 
 

@@ -39,7 +39,10 @@ ONE_ADAPTER = {
     "litellm": "llm/litellm_client.py",
     "optuna": "planning/tpe.py",
 }
-JOB_ONLY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval"}
+JOB_ONLY = {
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval", "math_verify", "langdetect",
+    "nltk",
+}  # fmt: skip
 
 
 def modules() -> list[Path]:

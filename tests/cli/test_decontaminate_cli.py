@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +142,63 @@ def test_a_benchmark_by_its_name(call: Any, files: tuple[str, str], monkeypatch:
     write_lines(folder / "test.jsonl", [{"question": QUESTION, "answer": "#### 46"}])
     monkeypatch.setenv("FT_FILE_PATH", str(Path("ff").resolve()))
     assert call(files[0], "--against", "gsm8k", "--json").document["n_leak_rows"] == 1
-    assert call(files[0], "--against", "aime25").code == 2
+    absent = call(files[0], "--against", "aime25", "gsm9k", "heldout", "gone.jsonl")
+    assert absent.code == 2
+    assert "put the file at" in absent.err
+    assert "did you mean gsm8k" in absent.err
+    assert absent.err.count("\n  - ") == 4
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of benchmarks in the forms in which they are published: zip, gzip, csv."""
+    folder = tmp_path / "ff" / "benchmarks"
+    for name in ("mmlu", "humaneval", "gpqa"):
+        (folder / name).mkdir(parents=True)
+    with zipfile.ZipFile(folder / "mmlu" / "mmlu.zip", "w") as archive:
+        archive.writestr("data/test/baking_test.csv", f'"{QUESTION}",50,46,40,96,B\n')
+    problem = {
+        "task_id": "T/0", "prompt": f'def rolls():\n    """{QUESTION}"""\n', "entry_point": "rolls",
+        "canonical_solution": "    return 46\n", "test": "def check(candidate): ...\n",
+    }  # fmt: skip
+    (folder / "humaneval" / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(problem).encode()))
+    (folder / "gpqa" / "gpqa_diamond.csv").write_text(
+        "Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3\n"
+        f'"{OTHER}",ox,cat,dog,hen\n'
+    )
+    monkeypatch.setenv("FT_FILE_PATH", str(tmp_path / "ff"))
+    return folder
+
+
+def test_benchmarks_are_read_as_they_are_scored(call: Any, files: tuple[str, str], benchmarks: Path) -> None:
+    done = call(files[0], "--against", "mmlu", "human_eval", "GPQA_diamond", "--json")
+    assert done.code == 0, done.err
+    found = {(pair["row"], pair["item"].split()[0]) for pair in done.document["leaks"]}
+    assert found == {("train.jsonl:2", "mmlu"), ("train.jsonl:2", "humaneval"), ("train.jsonl:1", "gpqa")}
+    assert [each["benchmark"] for each in done.document["against"]] == ["mmlu", "humaneval", "gpqa"]
+    assert [each["n_items"] for each in done.document["against"]] == [1, 1, 1]
+    assert all(len(each["sha256"]) == 64 for each in done.document["against"])
+    (pair,) = [each for each in done.document["leaks"] if each["item"].startswith("mmlu")]
+    assert pair["answer_attached"]  # 46, not the letter B
+
+
+def test_a_folder_of_csv_files_is_a_benchmark_too(
+    call: Any, files: tuple[str, str], benchmarks: Path
+) -> None:
+    (benchmarks / "mmlu" / "mmlu.zip").unlink()
+    (benchmarks / "mmlu" / "test").mkdir()
+    (benchmarks / "mmlu" / "test" / "baking_test.csv").write_text(f'"{QUESTION}",50,46,40,96,B\n')
+    assert call(files[0], "--against", "mmlu", "--json").document["n_leak_rows"] == 1
+
+
+def test_packed_files_on_both_sides(call: Any, files: tuple[str, str]) -> None:
+    for name in files:
+        Path(f"{name}.gz").write_bytes(gzip.compress(Path(name).read_bytes()))
+    done = call(f"{files[0]}.gz", "--against", f"{files[1]}.gz", "--out", "clean.jsonl", "--json")
+    assert [(pair["row"], pair["item"]) for pair in done.document["leaks"]] == [
+        ("train.jsonl.gz:2", "eval.jsonl.gz:2")
+    ]
+    assert json.loads(Path("clean.jsonl").read_text())["completion"] == "ox"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +209,9 @@ def test_a_benchmark_by_its_name(call: Any, files: tuple[str, str], monkeypatch:
         (("train.jsonl",), "--against"),
         (("notes.txt", "--against", "eval.jsonl"), "not a data file"),
         (("broken.jsonl", "--against", "eval.jsonl"), "broken.jsonl, line 2"),
+        (("bomb.jsonl.gz", "--against", "eval.jsonl"), "bomb.jsonl.gz unpacks to more than"),
+        (("train.jsonl", "--against", "cut.csv.gz"), "cut.csv.gz is cut off"),
+        (("train.jsonl", "--against", "train.parquet.gz"), "is not a data file"),
         (("train.jsonl", "--against", "numbers.jsonl"), "holds no questions"),
         (("train.jsonl", "--against", "eval.jsonl", "--out", "train.jsonl"), "one of the files to read"),
         (("train.jsonl", "--against", "eval.jsonl", "--out", "clean.txt"), "no known ending"),
@@ -165,6 +226,9 @@ def test_bad_input_ends_with_one_message(
     Path("notes.txt").write_text("hello")
     Path("broken.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
     write_lines(Path("numbers.jsonl"), [{"n": 1, "flags": [True]}])
+    Path("bomb.jsonl.gz").write_bytes(gzip.compress(b" " * (17 << 20)))
+    Path("cut.csv.gz").write_bytes(gzip.compress(b"question\nIs it?\n")[:-4])
+    Path("train.parquet.gz").write_bytes(gzip.compress(b"x"))
     before = Path(files[0]).read_bytes()
     done = call(*argv)
     assert done.code == 2

@@ -11,7 +11,8 @@ COMMAND = re.compile(r"(?:rdagent-ft (?P<verb>[a-z]+)|rdagent_ft/loop\.py)(?P<re
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/quickstart.md", "docs/architecture.md", "CONTRIBUTING.md"]
+    "name",
+    ["README.md", "docs/quickstart.md", "docs/architecture.md", "docs/benchmarks.md", "CONTRIBUTING.md"],
 )
 def test_shown_commands_exist(repository: Path, name: str) -> None:
     pages = (repository / "docs" / "cli.md").read_text()

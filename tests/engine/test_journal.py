@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,35 @@ def test_the_ledger_counts_open_reservations_as_spent(journal: Journal) -> None:
     found = journal.find("k")
     assert found is not None
     assert found.reply == "reply"
+
+
+def test_many_threads_share_the_ledger(journal: Journal) -> None:
+    """Each call takes 1 and costs a half: whatever the order, no thread may book past the limit."""
+    together = threading.Barrier(8)
+
+    def ask(thread: int) -> int:
+        together.wait()
+        refused = 0
+        for call in range(25):
+            key = f"{thread}-{call}"
+            try:
+                number = journal.reserve(entry(1.0, key), 60.0)
+            except BudgetError:
+                refused += 1
+                continue
+            assert journal.spent_usd() <= 60.0
+            journal.event("asked", {"key": key})
+            journal.settle(number, Usage(usd=0.5), f"reply {key}", "settled")
+            found = journal.find(key)
+            assert found is not None
+            assert (found.reply, found.status) == (f"reply {key}", "settled")
+        return refused
+
+    with ThreadPoolExecutor(8) as pool:
+        refused = sum(pool.map(ask, range(8)))
+    # 8 open reservations at most leave room for at least 52 dollars of calls.
+    assert 104 <= 200 - refused <= 120
+    assert journal.spent_usd() == (200 - refused) * 0.5
 
 
 @pytest.mark.parametrize("damage", ["truncate", "foreign", "newer", "missing", "garbage"])

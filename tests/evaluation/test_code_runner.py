@@ -143,6 +143,27 @@ def test_a_job_that_the_machine_ended_is_tried_again(tmp_path: Path) -> None:
     assert len({spec.attempt_id for spec in executor.specs}) == MAX_TRIES == 3
 
 
+def test_a_run_that_was_stopped_often_is_still_scored_later(tmp_path: Path) -> None:
+    executor = ContainerStandIn(ends=(end("stopped", "cancelled"),) * 5)
+    assert outcomes(runner(executor, tmp_path)(CASES))[0] == ("a", "passed")
+
+
+def test_a_job_that_met_an_earlier_deadline_is_run_again_when_there_is_time_now(tmp_path: Path) -> None:
+    executor = ContainerStandIn(ends=(end("resource", "deadline"),))
+    assert outcomes(runner(executor, tmp_path)(CASES))[0] == ("a", "passed")
+    late = ContainerStandIn(ends=(end("resource", "deadline"),))
+    results = runner(late, tmp_path / "late", deadline_unix=time.time() - 1)(CASES)
+    assert {result.outcome for result in results} == {"not_run"}
+    assert len(late.specs) == 1
+
+
+def test_equal_cases_in_two_places_are_two_attempts(tmp_path: Path) -> None:
+    executor = ContainerStandIn()
+    runner(executor, tmp_path / "one")(CASES)
+    runner(executor, tmp_path / "two")(CASES)
+    assert len({spec.attempt_id for spec in executor.specs}) == 2
+
+
 @pytest.mark.parametrize(("failure", "n_tries"), [("infra", 3), ("resource", 1), ("candidate", 1)])
 def test_what_did_not_run_is_not_wrong(tmp_path: Path, failure: str, n_tries: int) -> None:
     executor = ContainerStandIn(ends=(end(failure, "some reason"),) * n_tries)

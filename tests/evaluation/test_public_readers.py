@@ -46,6 +46,14 @@ def test_options_in_one_text(tmp_path: Path) -> None:
     assert compared_item(rows[2], "mathqa").answer == "6"
 
 
+def test_a_long_question_is_compared_without_its_options(tmp_path: Path) -> None:
+    long, short = "how many of " * 5 + "these are left?", "Which of these is true?"
+    lines = [{"question": asked, "options": ["A)1", "B)2"], "correct": "B"} for asked in (long, short)]
+    rows = load_items(write_items(tmp_path, "aqua", "test.jsonl", *lines))
+    assert compared_item(rows[0], "aqua").question == long
+    assert "B. 2" in compared_item(rows[1], "aqua").question
+
+
 def test_options_in_a_list(tmp_path: Path) -> None:
     aqua = write_items(
         tmp_path, "aqua", "test.jsonl", {"question": "q", "options": ["A)1", "B)A)2"], "correct": "B"}
