@@ -87,6 +87,11 @@ class Settings(BaseSettings):
         description="Python of the environment with vLLM, for the local executor.",
         json_schema_extra={"group": "Serving"},
     )
+    endpoint_api_key: SecretStr | None = Field(
+        None,
+        description="Key for `benchmark --endpoint`; read from the shell's environment alone.",
+        json_schema_extra={"group": "Serving"},
+    )
     opencompass_python: Path | None = Field(
         None,
         description="Python of the environment with OpenCompass; it only sends requests.",
@@ -326,4 +331,4 @@ class Settings(BaseSettings):
 
 def storable(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values without any secret, for the run's own record."""
-    return settings.model_dump(mode="json", exclude={"llm_api_key", "judge_api_key"})
+    return settings.model_dump(mode="json", exclude={"llm_api_key", "judge_api_key", "endpoint_api_key"})

@@ -17,9 +17,7 @@ from rdagent_ft.errors import Problem, UserError
 from rdagent_ft.settings import PREFIX, Settings
 
 Origin = Literal["command line", "shell", ".env", "run", "default"]
-OF_TESTS = frozenset(
-    {"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_TEST_SERVE", "FT_TEST_OPENCOMPASS", "FT_FAULT"}
-)
+OF_TESTS = frozenset({"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_TEST_SERVE", "FT_TEST_OPENCOMPASS", "FT_FAULT"})
 
 
 class LoadedSettings:

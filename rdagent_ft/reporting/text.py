@@ -71,7 +71,7 @@ def display_name(name: str) -> str:
     looks_local = (
         cleaned.startswith(("/", ".", "~"))
         or cleaned.count("/") > 1
-        or PurePath(cleaned).suffix.lower() in {".json", ".jsonl", ".csv", ".parquet"}
+        or PurePath(cleaned).suffix.lower() in {".json", ".jsonl", ".csv", ".parquet", ".gz"}
     )
     return (PurePath(cleaned).name or cleaned) if looks_local else cleaned
 

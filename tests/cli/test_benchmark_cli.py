@@ -48,7 +48,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[BenchmarkPlan]:
     """The plans that were to be run."""
     seen: list[BenchmarkPlan] = []
 
-    def run_benchmark(plan: BenchmarkPlan, notice: Any) -> Path:
+    def run_benchmark(plan: BenchmarkPlan, _settings: Any, notice: Any) -> Path:
         notice("scoring \x1b[2J")
         seen.append(plan)
         if plan.has_base:
@@ -56,9 +56,9 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[BenchmarkPlan]:
         leave_result(plan.tuned_folder, "candidate", 120, n=150 if plan.timeout_s == 1 else 200)
         return plan.out
 
-    module = ModuleType("rdagent_ft.engine.benchmarking")
+    module = ModuleType("rdagent_ft.engine.benchmark.run")
     module.run_benchmark = run_benchmark  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "rdagent_ft.engine.benchmarking", module)
+    monkeypatch.setitem(sys.modules, "rdagent_ft.engine.benchmark.run", module)
     monkeypatch.setattr("rdagent_ft.cli.benchmark_plan.check_suite", lambda *_: ())
     return seen
 
@@ -141,6 +141,24 @@ def test_an_endpoint(call: Any, plans: list[BenchmarkPlan]) -> None:
     assert plans[0].endpoint.model_name == "tuned"
 
 
+def test_a_harness_is_named(
+    call: Any, plans: list[BenchmarkPlan], models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "tokenizer.json").write_text("{}")
+    argv = ["--endpoint", "http://127.0.0.1:1/v1", "--model-name", "tuned", "--out", "r"]
+    assert call(*argv, "--harness", "opencompass", "--tokenizer", "tokens")[0] == 0
+    assert plans[0].endpoint is not None
+    assert (plans[0].harness, plans[0].endpoint.tokenizer) == ("opencompass", Path("tokens"))
+    code, _, err = call(str(models[0]), "--no-base", "--harness", "opencompass", "--tokenizer", "tokens")
+    assert code == 2
+    assert "add --backend server or --endpoint" in err
+    assert "`--tokenizer`" in err
+    assert "use lm-eval or opencompass" in call(*argv, "--harness", "helm")[2]
+    assert "holds no tokenizer.json" in call(*argv, "--tokenizer", "none")[2]
+    assert len(plans) == 1
+
+
 def test_all_mistakes_at_once(call: Any, plans: list[BenchmarkPlan], tmp_path: Path) -> None:
     code, _, err = call("none", "--suite", "huge", "--timeout", "soon", "--backend", "ollama", "--base", "b")
     assert code == 2
@@ -186,8 +204,8 @@ def on_terminal(folder: Path, typed: bytes) -> tuple[int, str]:
     """
     script = (
         "import sys, types\n"
-        "module = types.ModuleType('rdagent_ft.engine.benchmarking')\n"
-        "def run_benchmark(plan, notice):\n"
+        "module = types.ModuleType('rdagent_ft.engine.benchmark.run')\n"
+        "def run_benchmark(plan, settings, notice):\n"
         "    print('PLAN', plan.model, plan.base, plan.compare_base, end=' ')\n"
         "    print(plan.backend, plan.suite, plan.batch_size)\n"
         "    raise SystemExit(77)\n"

@@ -84,13 +84,14 @@ def test_what_is_wrong_is_said(files: Path, tmp_path: Path) -> None:
         with pytest.raises(JobError, match=r"bad_request.*`tiny` does not exist") as named:
             run(files, endpoint_plan(tmp_path / "name", server.base_url))
         assert "/v1/models" in named.value.message
+        n_before = server.n_requests
         server.models, server.key = ("tiny",), "sk"
         with pytest.raises(JobError, match=rf"auth.*{KEY}"):
             run(files, endpoint_plan(tmp_path / "key", server.base_url))
         with pytest.raises(PreflightError) as refused:
             run(files, endpoint_plan(tmp_path / "choose", server.base_url), "mmlu_ll", "gsm8k")
         assert "mmlu_ll" in refused.value.render()
-        assert server.n_requests == 1, "only the wrong name was asked for"
+        assert server.n_requests == n_before
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, nobody listens
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -108,7 +109,7 @@ def test_a_hang_ends_with_the_time_and_a_resumed_call_asks_the_rest(files: Path,
         return Hang() if hang[0] and seen.number > n_good else None
 
     with FakeEndpoint(answer=right_sum, fault=fault) as server:
-        plan = endpoint_plan(out, server.base_url, timeout_s=25.0, batch_size=1)
+        plan = endpoint_plan(out, server.base_url, timeout_s=20.0, batch_size=1)
         said = run(files, plan)
         written = document(tuned_folder(out))
         assert written["status"] == "timeout"

@@ -14,7 +14,13 @@ from rdagent_ft.evaluation.statistics import compare
 def rows(scores: list[float]) -> list[SampleRow]:
     return [
         SampleRow(
-            benchmark="b", split="test", item_id=f"i{number}", prompt_hash="p", prediction="", gold="", score=s
+            benchmark="b",
+            split="test",
+            item_id=f"i{number}",
+            prompt_hash="p",
+            prediction="",
+            gold="",
+            score=s,
         )
         for number, s in enumerate(scores)
     ]

@@ -9,11 +9,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rdagent_ft.engine.benchmark.asked import LIFE_S, Answers, Asked, Call, Notice, together
+from rdagent_ft.engine.benchmark.asked import (
+    LIFE_S,
+    Answers,
+    Asked,
+    Call,
+    HarnessFiles,
+    Notice,
+    together,
+)
 from rdagent_ft.engine.benchmark.attempts import (
     finished_before,
+    harness_files,
     identities_of,
-    lm_eval_folder,
     new_attempt,
     without,
 )
@@ -48,7 +56,7 @@ def ask_in_job(executor: Executor, call: Call, models: list[Subject], device: st
     fingerprints = {subject.role: subject.identity.fingerprint or "" for subject in models}
     identities = identities_of(request, fingerprints)
     answers: Answers = {}
-    files: dict[str, tuple[Path, ...]] = {}
+    files: dict[str, tuple[HarnessFiles, ...]] = {}
     if call.plan.resume:
         answers, files = finished_before(call.work, request, identities)
         call.notice(f"{len(answers)} of {len(request.pairs())} tasks were finished by an earlier call")
@@ -59,7 +67,7 @@ def ask_in_job(executor: Executor, call: Call, models: list[Subject], device: st
     out_dir = new_attempt(call.work, name, identities)
     found = _run(executor, call, rest, out_dir, f"benchmark-{name}")
     for role in dict.fromkeys(role for role, _, _ in found.answers):
-        files[role] = (*files.get(role, ()), lm_eval_folder(out_dir, role))
+        files[role] = (*files.get(role, ()), harness_files(out_dir, role, found.answers))
     return together([Asked(answers=answers), found._replace(files=files)])
 
 

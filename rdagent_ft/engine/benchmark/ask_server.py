@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rdagent_ft.engine.benchmark.ask_opencompass import ask_opencompass
 from rdagent_ft.engine.benchmark.asked import LIFE_S, Answers, Asked, Call, not_asked, together
-from rdagent_ft.engine.benchmark.attempts import lm_eval_folder
+from rdagent_ft.engine.benchmark.attempts import harness_files, lm_eval_folder
 from rdagent_ft.engine.benchmark.subjects import KEY_VARIABLE, Subject
 from rdagent_ft.errors import JobError, PreflightError
 from rdagent_ft.evaluation.endpoint.harness import EndpointHarness, parse_partial
@@ -168,23 +168,23 @@ def _ask(call: Call, subject: Subject, address: _Address) -> Asked:
         request, folder, timeout_s=left_s, notice=call.notice, server=address.server,
         should_stop=lambda: False,
     )  # fmt: skip
-    files = {subject.role: (lm_eval_folder(folder, subject.role),)}
+    message = end.message
     if end.is_complete:
-        if end.message:
-            call.notice(f"{subject.role}: {clean_text(end.message)}")
+        if message:
+            call.notice(f"{subject.role}: {clean_text(message)}")
         try:
-            return Asked(EndpointHarness().parse(request, folder), end.seconds, files=files)
+            answers = EndpointHarness().parse(request, folder)
+            files = {subject.role: (harness_files(folder, subject.role, answers),)}
+            return Asked(answers, end.seconds, files=files)
         except JobError as error:
             message = error.message
-    else:
-        hint = _HINTS.get(end.status)
-        message = f"{end.status}: {end.message}" + (f" ({hint})" if hint else "")
+    hint = _HINTS.get(end.status)
+    reason = f"{end.status}: {message}" + (f" ({hint})" if hint else "")
     return Asked(
         _some(parse_partial(request, folder)),
         end.seconds,
-        failures={subject.role: clean_text(message)[:600]},
+        failures={subject.role: clean_text(reason)[:600]},
         timed_out=frozenset({subject.role}) if end.status == "timeout" else frozenset(),
-        files=files,
     )
 
 

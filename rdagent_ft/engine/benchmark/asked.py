@@ -22,6 +22,13 @@ Answers = dict[tuple[str, str, str], list[Answer]]
 Notice = Callable[[str], None]
 
 
+class HarnessFiles(NamedTuple):
+    """A folder with lm-eval's own files, and the tasks in it that count (a job may leave others)."""
+
+    folder: Path
+    tasks: frozenset[str]
+
+
 class Call(NamedTuple):
     """One call of the verb while it asks.
 
@@ -50,7 +57,7 @@ class Asked(NamedTuple):
         seconds: spent on asking.
         failures: role -> why answers of it are missing or do not count.
         timed_out: roles for which the time was up.
-        files: role -> folders with lm-eval's own result files, oldest first.
+        files: role -> lm-eval's own result files, oldest first.
         asked_sha256: role -> benchmark -> hash of what OpenCompass sent; empty for lm-eval.
     """
 
@@ -58,7 +65,7 @@ class Asked(NamedTuple):
     seconds: float = 0.0
     failures: dict[str, str] = {}
     timed_out: frozenset[str] = frozenset()
-    files: dict[str, tuple[Path, ...]] = {}
+    files: dict[str, tuple[HarnessFiles, ...]] = {}
     asked_sha256: dict[str, dict[str, str]] = {}
 
 

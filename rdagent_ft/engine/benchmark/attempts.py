@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from rdagent_ft.engine.benchmark.asked import Answers
+from rdagent_ft.engine.benchmark.asked import Answers, HarnessFiles
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.lm_eval_harness import adapters_without_effect, parse_finished
 from rdagent_ft.evaluation.port import EvalModel, EvalRequest
@@ -22,10 +22,10 @@ JOB_PREFIX = "job-"
 
 
 class Earlier(NamedTuple):
-    """What earlier jobs finished. `files`: role -> folders of lm-eval's files, oldest first."""
+    """What earlier jobs finished. `files`: role -> lm-eval's own files, oldest first."""
 
     answers: Answers
-    files: dict[str, tuple[Path, ...]]
+    files: dict[str, tuple[HarnessFiles, ...]]
 
 
 def identities_of(request: EvalRequest, fingerprints: dict[str, str]) -> dict[str, str]:
@@ -53,7 +53,7 @@ def new_attempt(work: Path, name: str, identities: dict[str, str]) -> Path:
 def finished_before(work: Path, request: EvalRequest, identities: dict[str, str]) -> Earlier:
     """Return the tasks of this request that earlier jobs finished; what is damaged is not there."""
     answers: Answers = {}
-    files: dict[str, tuple[Path, ...]] = {}
+    files: dict[str, tuple[HarnessFiles, ...]] = {}
     for folder in sorted(work.glob(f"{JOB_PREFIX}*")):
         out_dir = folder / "out"
         try:
@@ -70,7 +70,7 @@ def finished_before(work: Path, request: EvalRequest, identities: dict[str, str]
         found = {key: value for key, value in found.items() if key not in answers}
         answers |= found
         for role in dict.fromkeys(role for role, _, _ in found):
-            files[role] = (*files.get(role, ()), lm_eval_folder(out_dir, role))
+            files[role] = (*files.get(role, ()), harness_files(out_dir, role, found))
     return Earlier(answers, files)
 
 
@@ -91,3 +91,9 @@ def without(request: EvalRequest, answers: Answers) -> EvalRequest:
 def lm_eval_folder(out_dir: Path, role: str) -> Path:
     """Return where a job or client leaves lm-eval's own files of a role."""
     return out_dir / "lm-eval" / role
+
+
+def harness_files(out_dir: Path, role: str, answers: Answers) -> HarnessFiles:
+    """Return lm-eval's own files of a role, with the tasks that these answers are of."""
+    names = (f"rdft_{name}_{split}" for asked, name, split in answers if asked == role)
+    return HarnessFiles(lm_eval_folder(out_dir, role), frozenset(names))

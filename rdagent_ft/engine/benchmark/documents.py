@@ -6,10 +6,11 @@ import shutil
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
-from rdagent_ft.engine.benchmark.asked import Asked
+from rdagent_ft.engine.benchmark.asked import Asked, HarnessFiles
 from rdagent_ft.engine.benchmark.subjects import Subject, Subjects
-from rdagent_ft.errors import StateError, UserError
+from rdagent_ft.errors import JobError, StateError, UserError
 from rdagent_ft.evaluation.code.pass_at_k_report import pass_at_k_scores
 from rdagent_ft.evaluation.port import EvalTask
 from rdagent_ft.evaluation.results.document import (
@@ -24,7 +25,10 @@ from rdagent_ft.evaluation.results.folder import DOCUMENT_NAME, entry_of, read_f
 from rdagent_ft.evaluation.results.plan import BenchmarkPlan
 from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.evaluation.suites import Suite
+from rdagent_ft.execution.outputs import read_json_file
+from rdagent_ft.values import write_json
 
+MAX_RESULTS_BYTES = 128 << 20
 ASKED_SHA256 = "asked_sha256"
 """Key of `EngineUse.args`: benchmark -> hash of the requests that OpenCompass sent."""
 
@@ -147,13 +151,34 @@ def _generation(subjects: Subjects) -> GenerationUse:
     )
 
 
-def _keep_harness_files(folders: tuple[Path, ...], place: Path) -> None:
-    """Copy lm-eval's own files of this role beside ours; those of an older result do not stay."""
+def _keep_harness_files(found: tuple[HarnessFiles, ...], place: Path) -> None:
+    """Copy lm-eval's own files of this role beside ours; those of an older result do not stay.
+
+    Of a job that was cut off, only the tasks that count are copied: the others were asked again.
+    """
     shutil.rmtree(place, ignore_errors=True)
-    for folder in folders:
-        if not folder.is_dir() or folder.is_symlink():
-            continue
-        for path in sorted(folder.iterdir()):
-            if path.suffix in (".json", ".jsonl") and path.is_file() and not path.is_symlink():
-                place.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, place / path.name)
+    for folder, tasks in found:
+        for results in sorted(folder.glob("results_*.json")):
+            try:
+                document = read_json_file(folder, results.name, MAX_RESULTS_BYTES)
+            except JobError:
+                continue  # cut off while it was written: our own answers are whole
+            stamp = results.stem.removeprefix("results_")
+            for task in sorted(tasks):
+                samples = folder / f"samples_{task}_{stamp}.jsonl"
+                if samples.is_file() and not samples.is_symlink():
+                    place.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(samples, place / samples.name)
+            write_json(place / results.name, _only(document, tasks))
+
+
+def _only(document: dict[str, Any], tasks: frozenset[str]) -> dict[str, Any]:
+    """Return lm-eval's results without the tasks that do not count."""
+    named: Any = document.get("n-samples")
+    others = {name for name in cast("dict[str, Any]", named) if name not in tasks} if named else set[str]()
+    return {
+        key: {name: part for name, part in cast("dict[str, Any]", value).items() if name not in others}
+        if isinstance(value, dict)
+        else value
+        for key, value in document.items()
+    }

@@ -91,7 +91,7 @@ def _run(plan: BenchmarkPlan, suite: Suite, settings: Settings, work: Path, noti
     asked = refuse_other_questions(asked, asked.asked_sha256.get("base") or _stored_shas(known))
     _tell(asked, notice)
     for subject in wanted:
-        rows = _rows(subjects, subject, asked, outside)
+        rows = _rows(subjects, subject, asked, outside) if _has_answered(subject, asked) else {}
         if rows:
             total_s = time.monotonic() - started
             write_document(plan, suite, subjects, subject, asked, rows, device=device, total_s=total_s)
@@ -161,9 +161,20 @@ def _tell(asked: Asked, notice: Notice) -> None:
 
 def _refuse_nothing(tuned: Subject, asked: Asked) -> None:
     """Raise `JobError` when the tuned model gave no answer: there is no result to show."""
-    if not any(role == tuned.role for role, _, _ in asked.answers):
-        reason = asked.failures.get(tuned.role, "no reason is known")
+    if not _has_answered(tuned, asked):
+        said = [a.unanswered for key, found in asked.answers.items() if key[0] == tuned.role for a in found]
+        reason = asked.failures.get(tuned.role) or next(filter(None, said), "no reason is known")
         raise JobError(f"{tuned.identity.id} gave no answer: {reason}", hint=RESUME)
+
+
+def _has_answered(subject: Subject, asked: Asked) -> bool:
+    """Return whether there is an answer of the model; a question that got none is no answer."""
+    return any(
+        answer.unanswered is None
+        for (role, _, _), found in asked.answers.items()
+        for answer in found
+        if role == subject.role
+    )
 
 
 def _clear(work: Path) -> None:

@@ -8,6 +8,8 @@ answers are not asked again. The second time it ends, and what was answered is k
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -227,7 +229,8 @@ class _Watch:
         output_at, alive_at, told_at, n_dead, warned = now, now, now, 0, False
         at_start = _size(self._out_dir / PROGRESS_NAME)
         while client.process.poll() is None:
-            time.sleep(rules.poll_s)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.process.wait(rules.poll_s)  # its end is seen at once, not at the next look
             now = time.monotonic()
             if self._should_stop():
                 return _Verdict("stopped", "a stop was asked for")
