@@ -94,6 +94,7 @@ class WarmServer:
             known.wake()
             return known
         self.close()
+        is_local = self._executor.name == "local"
         started = time.monotonic()
         name = f"{self._run_id}-serve-{int(time.time() * 1000)}"
         folder = self._run_dir / "serving" / name.rpartition("-")[2]
@@ -107,7 +108,8 @@ class WarmServer:
             attempt_id=name,
             deadline_unix=time.time() + SERVER_LIFE_S,
             labels={"run": self._run_id, "run_dir": str(self._run_dir), "stage": "serve"},
-            python=self._settings.serve_python if self._executor.name == "local" else None,
+            python=self._settings.serve_python if is_local else None,
+            cache_dir=self._settings.file_path / "cache" / "vllm" if is_local else None,
         )
         self._notice(f"model server ready after {time.monotonic() - started:.0f} s")
         return self._server

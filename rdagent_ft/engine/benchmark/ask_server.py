@@ -123,6 +123,7 @@ def _served(
         executor, spec, out_dir, adapters, attempt_id=name,
         deadline_unix=time.time() + (LIFE_S if left_s is None else left_s),
         labels={"stage": "benchmark", "run_dir": str(call.work)}, python=python,
+        cache_dir=call.work / "vllm-cache" if executor.name == "local" else None,
     )  # fmt: skip
 
 

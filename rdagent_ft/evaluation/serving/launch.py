@@ -42,6 +42,7 @@ class ServerPlan(Frozen):
         python: the serve environment's Python, as the job names it.
         load_timeout_s: how long a start may take.
         lease_s: how long the job lives on without its controller.
+        cache_dir: where vLLM keeps what it found out about architectures; None is the job's own folder.
     """
 
     attempt_id: str
@@ -52,6 +53,7 @@ class ServerPlan(Frozen):
     python: str = "python"
     load_timeout_s: float = 600.0
     lease_s: float = 120.0
+    cache_dir: Path | None = None
 
 
 class Running(NamedTuple):
@@ -73,11 +75,15 @@ def submit_server(executor: Executor, plan: ServerPlan, spec: ServerSpec, number
         out_dir=plan.out_dir,
         inputs={"model": spec.model_dir, "adapters": plan.adapters_dir},
         labels=plan.labels,
-        env=server_variables(spec),
+        env=server_variables(spec) | _cache_variables(plan),
         deadline_unix=plan.deadline_unix,
         needs_gpu=spec.device == "cuda",
     )
     return Running(executor.submit(job), path)
+
+
+def _cache_variables(plan: ServerPlan) -> dict[str, str]:
+    return {} if plan.cache_dir is None else {"VLLM_CACHE_ROOT": str(plan.cache_dir)}
 
 
 def wait_until_ready(executor: Executor, plan: ServerPlan, spec: ServerSpec, running: Running) -> None:
