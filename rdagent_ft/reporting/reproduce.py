@@ -77,7 +77,7 @@ def run_command(view: RunView) -> str:
         words += ["--recipe", "path/to/recipe.json"]
     benchmarks: Any = view.request.get("benchmarks")
     if isinstance(benchmarks, list) and benchmarks:
-        words += ["--benchmark", ",".join(str(name) for name in benchmarks)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        words += ["--benchmark", ",".join(_shareable(str(name)) for name in benchmarks)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     bounds = view.invocations[-1].bounds if view.invocations else {}
     for name in ("loop_n", "step_n", "timeout"):
         if bounds.get(name) is not None:

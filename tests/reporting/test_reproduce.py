@@ -170,3 +170,11 @@ def test_command_is_shareable(tmp_path: Path) -> None:
     assert "--dataset path/to/router.jsonl --model path/to/tiny-qwen3" in command
     assert command.startswith("FT_SEED=42 python rdagent_ft/loop.py")
     assert command.endswith("--loop_n 7")
+
+
+def test_an_own_benchmark_goes_by_its_name(tmp_path: Path) -> None:
+    view = open_run(make_run(tmp_path))
+    request = {**view.request, "benchmarks": ["gsm8k", "/home/somebody/own.jsonl:exact_match"]}
+    command = run_command(view.model_copy(update={"request": request}))
+    assert "--benchmark gsm8k,path/to/own.jsonl:exact_match" in command
+    assert "somebody" not in command
