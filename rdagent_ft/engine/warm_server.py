@@ -111,6 +111,8 @@ class WarmServer:
             python=self._settings.serve_python if is_local else None,
             cache_dir=self._settings.file_path / "cache" / "vllm" if is_local else None,
         )
+        if self._server.spec != spec:
+            self._notice(f"the model server runs with less memory: {_less(spec, self._server.spec)}")
         self._notice(f"model server ready after {time.monotonic() - started:.0f} s")
         return self._server
 
@@ -124,3 +126,9 @@ class WarmServer:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+
+def _less(wanted: ServerSpec, found: ServerSpec) -> str:
+    """Return what differs, as `max_num_seqs 128 -> 64`."""
+    old, new = wanted.model_dump(mode="json"), found.model_dump(mode="json")
+    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name])

@@ -224,6 +224,18 @@ def test_an_early_end_is_told_at_once_by_its_cause(
     assert caught.value.kind == kind
 
 
+def test_a_start_without_enough_memory_goes_down_the_ladder(start: Start, root: Path) -> None:
+    (root / "base" / "too-many-seqs").write_text("64")
+    server = start()
+    assert server.spec.max_num_seqs == 64
+    assert ask(server, "base")
+    (root / "base" / "too-many-seqs").write_text("32")
+    server.close()
+    with pytest.raises(ServerError, match="out of memory") as caught:
+        start(attempt_id="again")
+    assert caught.value.kind == "oom"
+
+
 def test_a_server_that_never_gets_ready_is_given_up(start: Start, root: Path) -> None:
     (root / "base" / "never-ready").touch()
     with pytest.raises(ServerError, match="not ready") as caught:

@@ -28,6 +28,9 @@ says = lambda name: (model / name).exists()
 if says("fail-at-start"):
     print((model / "fail-at-start").read_text(), flush=True)
     raise SystemExit(1)
+if says("too-many-seqs") and int(args.max_num_seqs) > int((model / "too-many-seqs").read_text()):
+    print("torch.OutOfMemoryError: CUDA out of memory.", flush=True)
+    raise SystemExit(1)
 if says("never-ready"):
     time.sleep(3600)
 stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3600)"

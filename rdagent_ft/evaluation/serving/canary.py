@@ -129,3 +129,19 @@ def _difference(one: NextTokens, other: NextTokens) -> float:
 def _least_gap(one: NextTokens, other: NextTokens) -> float:
     least = min(other.values())
     return max((value - least for token, value in one.items() if token not in other), default=0.0)
+
+
+def refuse_unapplied(name: str, canary: CanaryResult) -> None:
+    """Raise `ServerError`: `nan` for answers without numbers, `inert` for an adapter that changes none."""
+    if canary.n_broken:
+        raise ServerError(
+            f"adapter {name!r} answers {canary.n_broken} of {canary.n_probes} probes with no numbers",
+            kind="nan",
+        )
+    if not canary.is_applied:
+        raise ServerError(
+            f"adapter {name!r} answers all {canary.n_probes} probes as the base does"
+            f" (largest difference {canary.max_difference:.2g}, noise {canary.noise:.2g} nats)",
+            kind="inert",
+            hint="its training changed nothing, or the server does not apply it",
+        )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rdagent_ft.errors import PreflightError
 from rdagent_ft.evaluation.serving.adapter_form import serving_form
 from rdagent_ft.evaluation.serving.bridge import Bridge
-from rdagent_ft.evaluation.serving.canary import CanaryResult, run_canary
+from rdagent_ft.evaluation.serving.canary import CanaryResult, refuse_unapplied, run_canary
 from rdagent_ft.evaluation.serving.failures import ServerError, ServerFailure
 from rdagent_ft.evaluation.serving.launch import (
     CALL_TIMEOUT_S,
@@ -36,7 +36,7 @@ from rdagent_ft.evaluation.serving.lease import Lease
 from rdagent_ft.evaluation.serving.preflight import serving_problems
 from rdagent_ft.evaluation.serving.progress import generated_tokens
 from rdagent_ft.evaluation.serving.serve_job import VERSIONS_NAME
-from rdagent_ft.evaluation.serving.spec import LEASE_NAME, ServerSpec
+from rdagent_ft.evaluation.serving.spec import LEASE_NAME, ServerSpec, memory_ladder
 from rdagent_ft.evaluation.serving.spool import SpooledAdapter, spool_adapter
 from rdagent_ft.evaluation.serving.unix_http import Reply
 from rdagent_ft.execution.outputs import read_json_file
@@ -197,8 +197,8 @@ class ModelServer:
         """Start the server again, and load its adapters again with their canaries.
 
         Args:
-            spec: how; None is as before. Only its use of memory may differ (`memory_ladder`), because
-                answers of both starts are compared.
+            spec: how; None is as before, or with less memory when it had run out of it. Only the use of
+                memory may differ (`memory_ladder`), because answers of both starts are compared.
 
         Raises `ServerError` with the class of the failure that made it necessary when it was restarted
         `max_restarts` times before, and of the new failure when it does not come back. The server is
@@ -214,7 +214,8 @@ class ModelServer:
                     f"the server failed again after {len(self.restarts)} restart(s): {cause}", kind=kind
                 )
             self.restarts.append(kind)
-            self.spec = wanted
+            smaller = memory_ladder(wanted) if kind == "oom" and spec is None else ()
+            self.spec = smaller[0] if smaller else wanted
             self.start()
             for entry in self._loaded.values():
                 self._install(entry.adapter.name, entry.spooled, entry.adapter.probes)
@@ -273,7 +274,7 @@ class ModelServer:
             raise ServerError(f"the server refused adapter {name!r}: {reply.text()}", kind="adapter")
         try:
             canary = run_canary(self._ask, self.spec.served_name, name, probes)
-            _check_canary(name, canary)
+            refuse_unapplied(name, canary)
         except ServerError as error:
             if error.kind in {"inert", "nan"}:
                 self._remove(name)
@@ -340,8 +341,9 @@ def start_server(
         cache_dir: vLLM's cache, shared by servers (10 s less for each start): for the executor `local`,
             whose jobs have the user's rights anyway. What a container wrote is never shared.
 
-    Raises `PreflightError` with all problems together before anything starts, and `ServerError` with
-    the class of the failure. Nothing runs then.
+    A start that runs out of memory is tried again with less of it (`memory_ladder`); `server.spec` says how
+    it runs. Raises `PreflightError` with all problems together before anything starts, and `ServerError`
+    with the class of the failure. Nothing runs then.
     """
     if not executor.shares_files:
         raise ServerError("a server on a remote engine cannot be reached from here", kind="remote")
@@ -362,25 +364,27 @@ def start_server(
         cache_dir=None if cache_dir is None else cache_dir.absolute(),
     )  # fmt: skip
     plan.out_dir.mkdir(parents=True, exist_ok=True)
-    server = ModelServer(executor, plan, spec, max_restarts)
-    try:
-        server.start()
-    except BaseException:
-        server.close()
-        raise
-    return server
+    return _started(executor, plan, (spec, *memory_ladder(spec)), max_restarts)
 
 
-def _check_canary(name: str, canary: CanaryResult) -> None:
-    if canary.n_broken:
-        raise ServerError(
-            f"adapter {name!r} answers {canary.n_broken} of {canary.n_probes} probes with no numbers",
-            kind="nan",
-        )
-    if not canary.is_applied:
-        raise ServerError(
-            f"adapter {name!r} answers all {canary.n_probes} probes as the base does"
-            f" (largest difference {canary.max_difference:.2g}, noise {canary.noise:.2g} nats)",
-            kind="inert",
-            hint="its training changed nothing, or the server does not apply it",
-        )
+def _started(
+    executor: Executor, plan: ServerPlan, ladder: tuple[ServerSpec, ...], max_restarts: int
+) -> ModelServer:
+    """Start with the first spec; after running out of memory with the next one, which needs less."""
+    for number, spec in enumerate(ladder):
+        # A job's name is taken for good: the executor would adopt the dead one.
+        attempt_id = plan.attempt_id if number == 0 else f"{plan.attempt_id}-m{number}"
+        own = plan.model_copy(update={"attempt_id": attempt_id})
+        server = ModelServer(executor, own, spec, max_restarts)
+        try:
+            server.start()
+        except ServerError as error:
+            server.close()
+            if error.kind != "oom" or spec is ladder[-1]:
+                raise
+        except BaseException:
+            server.close()
+            raise
+        else:
+            return server
+    raise ServerError("no way to start the server was given", kind="stopped")
