@@ -26,8 +26,8 @@ from rdagent_ft.engine.summaries import summarise_step
 from rdagent_ft.engine.warm_server import WarmServer, choose_serving
 from rdagent_ft.errors import BudgetError, PreflightError
 from rdagent_ft.reporting.records import (
+    HF,
     SETUP_LOOP,
-    VLLM,
     BaselineOutput,
     ClaimOutput,
     EvaluateOutput,
@@ -100,9 +100,11 @@ def _set_up(ctx: RunContext, gathered: Gathered | None) -> None:
 
 def _open_serving(ctx: RunContext) -> None:
     """Decide what generates answers; a run keeps the engine that its base was scored with."""
-    serving = choose_serving(ctx.settings, ctx.executor, ctx.prepared.device)
     known = ctx.journal.output(SETUP_LOOP, "baseline", BaselineOutput)
-    if known is not None and (known.engine == VLLM) != serving.is_warm:
+    if known is not None and known.engine == HF:
+        return
+    serving = choose_serving(ctx.settings, ctx.executor, ctx.prepared.device)
+    if known is not None and not serving.is_warm:
         raise PreflightError(
             f"this run's base was scored by {known.engine}, and here {serving.reason}",
             hint="resume with the FT_SERVING and the executor that the run began with",

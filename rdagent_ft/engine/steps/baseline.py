@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.scoring import base_again, base_model, keep_samples, score_models, score_of, split_task
-from rdagent_ft.errors import JobError
+from rdagent_ft.errors import JobError, PreflightError
 from rdagent_ft.evaluation.base_cache import base_fingerprint, installed_versions, load_cached, store_cached
 from rdagent_ft.evaluation.error_classes import count_errors
 from rdagent_ft.evaluation.rows import SampleRow
+from rdagent_ft.evaluation.serving.failures import ServerError
 from rdagent_ft.evaluation.statistics import compare
 from rdagent_ft.reporting.records import HF, SETUP_LOOP, VLLM, BaselineOutput
 from rdagent_ft.values import sha256_file
@@ -24,11 +25,7 @@ def baseline(ctx: RunContext) -> BaselineOutput:
     prepared = ctx.prepared
     tasks = (split_task(ctx, "val"), split_task(ctx, "dev"))
     versions = installed_versions() | {"device": prepared.device}
-    if ctx.warm is not None:
-        server = ctx.warm.of(
-            Path(prepared.model.path), max_positions=prepared.model.max_positions, device=prepared.device
-        )
-        versions |= {f"server {name}": number for name, number in server.versions().items()}
+    versions |= _server_versions(ctx)
     fingerprint = base_fingerprint(
         prepared.model.fingerprint,
         tasks,
@@ -76,3 +73,28 @@ def baseline(ctx: RunContext) -> BaselineOutput:
             samples["base", *val_key], samples["again", *val_key], margin=ctx.settings.equivalence_margin
         ),
     )
+
+
+def _server_versions(ctx: RunContext) -> dict[str, str]:
+    """Start the server and return its packages' versions; {} without one.
+
+    With FT_SERVING=auto a model that cannot be served is scored in jobs instead, and the run says so: no
+    answer was given yet, so nothing is mixed. Raises `ServerError` and `PreflightError` where a server
+    was asked for.
+    """
+    if ctx.warm is None:
+        return {}
+    model = ctx.prepared.model
+    try:
+        server = ctx.warm.of(Path(model.path), max_positions=model.max_positions, device=ctx.prepared.device)
+    except (ServerError, PreflightError) as error:
+        if ctx.settings.serving != "auto":
+            raise
+        rules = "; ".join(problem.rule for problem in error.problems)
+        ctx.progress.notice(
+            f"{error.message}{f' ({rules})' if rules else ''}: scores come from a job for each model"
+        )
+        ctx.warm.close()
+        ctx.warm = None
+        return {}
+    return {f"server {name}": number for name, number in server.versions().items()}
