@@ -344,7 +344,9 @@ class DockerExecutor:
         return watch
 
     def _forget(self, handle: JobHandle) -> None:
-        self._followers.pop(handle.attempt_id, None)
+        follower = self._followers.pop(handle.attempt_id, None)
+        if follower is not None:
+            follower.abandon()  # of an engine that stayed away: nobody would end its thread
         self._watches.pop(handle.attempt_id, None)
 
     def _engine_is_lost(self, handle: JobHandle, error: EngineAwayError) -> bool:

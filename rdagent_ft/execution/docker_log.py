@@ -102,6 +102,7 @@ class LogFollower:
         self._copy = LogCopy(folder, max_bytes)
         self._stream: LogStream | None = None
         self._over = threading.Event()
+        self._is_closed = False
         self._thread = threading.Thread(target=self._run, name=f"log of {name}", daemon=True)
         self._thread.start()
 
@@ -121,11 +122,18 @@ class LogFollower:
             with contextlib.suppress(RdagentFtError):
                 self._read(follow=False)
             self._copy.close()
+            self._is_closed = True
 
-    def abandon(self) -> None:
-        """Stop following without an end: the engine is away."""
+    def abandon(self, timeout_s: float = 2.0) -> None:
+        """Stop following, whatever the log still holds; nothing is done after `finish`."""
+        if self._is_closed:
+            return
         self._over.set()
         self._cut()
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._copy.close()
+            self._is_closed = True
 
     def _cut(self) -> None:
         stream = self._stream
