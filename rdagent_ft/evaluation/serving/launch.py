@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.evaluation.serving.failures import ServerError, ServerFailure, classify_end
+from rdagent_ft.evaluation.serving.failures import ServerError, ServerFailure, classify_end, exception_lines
 from rdagent_ft.evaluation.serving.spec import ServerSpec, job_command, server_variables
 from rdagent_ft.evaluation.serving.unix_http import Reply, request
 from rdagent_ft.execution.outputs import read_log
@@ -26,7 +26,8 @@ CALL_TIMEOUT_S = 60.0
 FIRST_TOKEN_TIMEOUT_S = 300.0
 """The first forward pass may compile kernels."""
 HEALTH_TIMEOUT_S = 10.0
-END_GRACE_S = 10.0
+LATE_LINES_S = 1.0
+END_GRACE_S = 20.0
 """How long a server whose engine died may take to end: vLLM took 3 s."""
 
 
@@ -136,7 +137,12 @@ def model_names(socket: Path) -> set[str]:
 def end_of(executor: Executor, running: Running, message: str) -> ServerError:
     """Return the typed error of an ended server, its cause read from the log."""
     result = executor.collect(running.handle)
-    kind, cause = classify_end(result, read_log(executor.log_path(running.handle)))
+    log = executor.log_path(running.handle)
+    kind, cause = classify_end(result, read_log(log))
+    if kind == "crash" and not exception_lines(read_log(log)):
+        # On a busy machine the last lines may arrive after the end.
+        time.sleep(LATE_LINES_S)
+        kind, cause = classify_end(result, read_log(log))
     return ServerError(f"{message}: {cause}", kind=kind)
 
 
