@@ -7,7 +7,6 @@ reference is it the scorer. It never decides a move.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from rdagent_ft.evaluation.judge.build import BuiltJudge, build_judge
 from rdagent_ft.evaluation.judge.calibration import Calibration, calibrate
@@ -109,8 +108,3 @@ def open_judging(
     """Return the judge that the settings ask for, None for none. Raises `PreflightError`; asks nothing."""
     built = build_judge(settings, ledger, notice, time_left_s)
     return None if built is None else Judging(built, settings, notice)
-
-
-def calibration_place(file_path: Path) -> Path:
-    """Return where labelled pairs are looked for."""
-    return file_path / "benchmarks" / CALIBRATION_FOLDER
