@@ -32,7 +32,8 @@ from rdagent_ft.execution.images import newest_image
 from rdagent_ft.execution.local import LocalExecutor
 from rdagent_ft.execution.port import Executor, JobSpec
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
-from rdagent_ft.recipe.schema import FullAdapter, Recipe, SftStage
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import FullAdapter, SftStage
 from rdagent_ft.training.plan import sft_argv, tiny_argv
 from rdagent_ft.values import write_json
 

@@ -1,4 +1,7 @@
-"""`rdagent-ft data decontaminate`: does a training file repeat evaluation items, and which rows do."""
+"""`rdagent-ft data`: the group, and `decontaminate`: which rows of a file repeat evaluation items.
+
+The other verbs are in `data_files.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rdagent_ft.cli.data_files import audit, prepare, split
 from rdagent_ft.cli.options import AsJson, EnvFile
 
 if TYPE_CHECKING:
     from rdagent_ft.data.decontaminate import FileCheck, Pair
 
-data_app = typer.Typer(help="Look at training data.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at training data, and make files of it.", no_args_is_help=True)
+data_app.command()(prepare)
+data_app.command()(audit)
+data_app.command()(split)
 
 LEAK_EXIT_CODE = 9
 """Leaks were found and `--fail-on-leak` was given. No other verb uses it."""
@@ -29,7 +36,7 @@ _REASONS = {
 
 @data_app.callback()
 def _group() -> None:  # pyright: ignore[reportUnusedFunction]
-    """Look at training data."""
+    """Look at training data, and make files of it."""
 
 
 @data_app.command()
@@ -60,8 +67,8 @@ def decontaminate(
     import json
     import time
 
+    from rdagent_ft.cli.columns_option import parse_columns
     from rdagent_ft.cli.eval_sources import eval_sources, items_of
-    from rdagent_ft.cli.invocation import parse_columns
     from rdagent_ft.data.decontaminate import check_records, read_file, write_records
     from rdagent_ft.values import sha256_file
 

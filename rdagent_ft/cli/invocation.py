@@ -45,7 +45,7 @@ class RunOptions:
 
 def start_and_show(
     dataset: str, model: str | None, benchmark: str | None, columns: str | None, recipe: Path | None,
-    options: RunOptions,
+    options: RunOptions, preferences: str | None = None,
 ) -> None:  # fmt: skip
     """Start a run and end the process with its exit code."""
     bounds = Bounds(loop_n=options.loop_n, step_n=options.step_n, timeout_s=options.timeout_s())
@@ -56,6 +56,7 @@ def start_and_show(
         columns=parse_columns(columns),
         benchmarks=None if benchmark is None else _parse_list(benchmark),
         recipe=None if recipe is None else _read_recipe(recipe),
+        preferences=preferences,
     )
     stop = StopSignal()
     _catch_signals(stop)

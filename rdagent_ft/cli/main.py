@@ -17,8 +17,11 @@ from rdagent_ft.cli.config import config_app
 from rdagent_ft.cli.data import data_app
 from rdagent_ft.cli.demo import demo
 from rdagent_ft.cli.doctor import doctor
+from rdagent_ft.cli.export import export
 from rdagent_ft.cli.gc import gc
 from rdagent_ft.cli.images import images_app
+from rdagent_ft.cli.merge import merge
+from rdagent_ft.cli.publish import publish
 from rdagent_ft.cli.report import report
 from rdagent_ft.cli.resume import resume
 from rdagent_ft.cli.run import run
@@ -40,6 +43,9 @@ app.command()(report)
 app.command()(validate)
 app.command()(benchmark)
 app.command()(compare)
+app.command()(merge)
+app.command()(export)
+app.command()(publish)
 app.command()(demo)
 app.command()(doctor)
 app.command()(gc)

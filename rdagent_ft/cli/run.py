@@ -34,6 +34,10 @@ def run(
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe (JSON or YAML) that loop 0 trains instead of the default.")
     ] = None,
+    preferences: Annotated[
+        str | None,
+        typer.Option(help="Preference pairs for dpo, kto and reward stages: a hub id, file, folder or name."),
+    ] = None,
     loop_n: LoopN = None,
     step_n: StepN = None,
     timeout: Timeout = None,
@@ -57,10 +61,10 @@ def run(
         as_json=as_json,
     )
     if resume is not None:
-        if dataset or model or recipe or columns or benchmark:
+        if dataset or model or recipe or columns or benchmark or preferences:
             raise UserError(
                 "--resume goes on with a run as it was asked for: it takes no --dataset, --model, "
-                "--benchmark, --columns or --recipe"
+                "--benchmark, --columns, --recipe or --preferences"
             )
         resume_and_show(resume, options)
         return
@@ -68,4 +72,4 @@ def run(
         raise UserError(
             "--dataset is missing", hint="name a hub id, a local file or folder; `rdagent-ft demo` needs none"
         )
-    start_and_show(dataset, model, benchmark, columns, recipe, options)
+    start_and_show(dataset, model, benchmark, columns, recipe, options, preferences)

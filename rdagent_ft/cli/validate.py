@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from rdagent_ft.errors import Problem
+    from rdagent_ft.recipe.catalogue import Method
     from rdagent_ft.recipe.validate import ValidationReport
 
 MAX_FILE_BYTES = 1 << 20
@@ -88,33 +89,56 @@ def _write_fix(file: Path, text: str, report: ValidationReport) -> str:
 
 
 def _deep(file: Path, report: ValidationReport) -> tuple[Problem, ...]:
-    """Ask the trainer's parser; a recipe is rendered first, with stand-ins for its paths."""
+    """Ask the trainer's parser; every stage of a recipe is rendered first, with stand-ins for its paths."""
     import tempfile
-    from typing import cast
+    from dataclasses import replace
 
-    from rdagent_ft.recipe.catalogue import Method
-    from rdagent_ft.recipe.parser_check import run_trl_parser
+    from rdagent_ft.recipe.parser_check import run_trl_parsers
     from rdagent_ft.settings_sources import load_settings
 
     python = load_settings().settings.python
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.yaml"
-        config.write_text(_config_text(file, report), encoding="utf-8")
-        method = cast("Method", report.stage or "sft")
-        return tuple(run_trl_parser(config, method, python=None if python is None else str(python)))
+        texts = _config_texts(file, report)
+        configs: list[tuple[Path, Method]] = []
+        for number, (_, method, text) in enumerate(texts):
+            config = Path(folder) / f"{number}.yaml"
+            config.write_text(text, encoding="utf-8")
+            configs.append((config, method))
+        verdicts = run_trl_parsers(configs, python=None if python is None else str(python))
+    found = ((place, problem) for (place, *_), said in zip(texts, verdicts, strict=True) for problem in said)
+    return tuple(
+        problem
+        if place is None
+        else replace(problem, key=f"stages.{place}", rule=f"renders to `{problem.key}`, which {problem.rule}")
+        for place, problem in found
+    )
 
 
-def _config_text(file: Path, report: ValidationReport) -> str:
+def _config_texts(file: Path, report: ValidationReport) -> list[tuple[int | None, Method, str]]:
+    """Return (place, method, config text) of each stage that trains; a config has no place."""
+    from typing import cast
+
+    from rdagent_ft.recipe.catalogue import trl_method
     from rdagent_ft.recipe.documents import read_document
     from rdagent_ft.recipe.parse import load_recipe
     from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 
     text = file.read_text(encoding="utf-8")
     if report.kind == "trainer":
-        return text
+        return [(None, cast("Method", report.stage or "sft"), text)]
     recipe = load_recipe(read_document(text, file.name).values)
-    paths = StagePaths(model=Path("model"), train_file=Path("train.jsonl"), output_dir=Path("output"))
-    return render_stage(recipe, 0, paths=paths, facts=RenderFacts(device="cpu")).text
+    paths = StagePaths(
+        model=Path("model"),
+        train_file=Path("train.jsonl"),
+        output_dir=Path("output"),
+        teacher=Path("teacher"),
+    )
+    # A GPU is assumed, so that what only a GPU can do is rendered as well; the parser needs none.
+    facts = RenderFacts(device="cuda")
+    return [
+        (place, trl_method(stage.kind), render_stage(recipe, place, paths=paths, facts=facts).text)
+        for place, stage in recipe.trained_stages
+    ]
 
 
 def _print(file: Path, report: ValidationReport, problems: tuple[Problem, ...], fixed: str | None) -> None:

@@ -17,7 +17,7 @@ Format = Literal["alpaca", "sharegpt", "messages", "prompt_completion", "questio
 
 # The first present alias wins, in this order. Only exact lower-case names: a column that merely looks
 # similar (`Question` beside `Body`) may hold half of the task.
-MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat")
+MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "contents")
 PROMPTS: dict[Format, tuple[str, ...]] = {
     "alpaca": ("instruction",),
     "prompt_completion": ("prompt", "inputs", "user_prompt", "user", "input"),
@@ -26,9 +26,9 @@ PROMPTS: dict[Format, tuple[str, ...]] = {
 COMPLETIONS: dict[Format, tuple[str, ...]] = {
     "alpaca": ("output", "response", "completion", "answer"),
     "prompt_completion": ("completion", "response", "output", "targets", "target", "assistant", "answer"),
-    "question_answer": ("answer", "solution", "response", "output", "completion"),
+    "question_answer": ("answer", "solution", "generated_solution", "response", "output", "completion"),
 }
-SYSTEMS = ("system", "system_prompt")
+SYSTEMS = ("system", "system_prompt", "systemInstruction", "system_instruction")
 FIELDS = ("prompt", "completion", "system", "input", "history", "messages", "source")
 _HINT = "say which columns to use, e.g. --columns prompt=text,completion=category"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from rdagent_ft.data.near_duplicates import normalised_text
 from rdagent_ft.data.rows import Row
 from rdagent_ft.errors import Problem, RecipeError
-from rdagent_ft.recipe.schema import DataMix
+from rdagent_ft.recipe.data_mix import DataMix
 from rdagent_ft.values import Frozen
 
 

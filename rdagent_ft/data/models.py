@@ -107,6 +107,19 @@ def resolve_model(
     return _choose(root, have_gib, device)
 
 
+def local_model(name: str, file_path: Path) -> Path | None:
+    """Return the folder of the model called `name` under `file_path/models`; None when there is none.
+
+    Only names inside that folder are found, whatever `name` spells.
+    """
+    root = file_path / "models"
+    parts = Path(name).parts
+    if not name.strip() or Path(name).is_absolute() or ".." in parts or any(p.startswith(".") for p in parts):
+        return None
+    folder = root / name
+    return folder if path_exists(folder) and is_model_folder(folder) else None
+
+
 @cache
 def listed_models() -> ModelList:
     """Return the models that the program may choose by itself."""

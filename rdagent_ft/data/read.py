@@ -7,7 +7,7 @@ has a reason, and a dataset that loses more than half of its records is refused.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rdagent_ft.data.columns import ColumnMapping, all_columns, map_columns
@@ -32,13 +32,13 @@ def read_rows(source: DatasetSource, columns: dict[str, str] | None = None) -> t
     Raises `DataError` for a malformed line, unusable columns, no records, or more than half of the
     records dropped; `PreflightError` for parquet without pyarrow.
     """
-    records = [record for ref in source.files for record in _records_of(Path(ref.path))]
+    records = [record for ref in source.files for record in records_of(Path(ref.path))]
     if not records:
         raise DataError(f"dataset {source.name!r} holds no rows")
     mapping = map_columns(records, columns)
     rows, dropped, examples, notes = _rows(records, mapping)
     if len(records) - len(rows) > MAX_DROPPED_SHARE * len(records):
-        raise _too_many_dropped(len(records), dropped, examples, mapping)
+        raise too_many_dropped(len(records), dropped, examples, mapping.format, mapping.fields)
     report = ReadReport(
         format=mapping.format,
         mapping=mapping.fields,
@@ -52,9 +52,10 @@ def read_rows(source: DatasetSource, columns: dict[str, str] | None = None) -> t
     return rows, report
 
 
-def _records_of(path: Path) -> list[Record]:
+def records_of(path: Path) -> Iterator[Record]:
+    """Yield the records of one data file. Raises `DataError` when it cannot be read."""
     try:
-        return list(read_records(path))
+        yield from read_records(path)
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read: {error.strerror}") from None
 
@@ -68,29 +69,35 @@ def _rows(
     examples: dict[str, list[str]] = {}
     labelled = _has_answer_labels(records, mapping)
     n_cut_meta = 0
-    for place, columns, problem in records:
-        reason = problem
-        if reason is None and labelled and columns.get("label") is False:
-            reason = _REJECTED
-        if reason is None:
-            try:
-                row = row_of(columns, mapping.fields)
-            except Unusable as error:
-                reason = str(error)
-            else:
-                rows.append(row)
-                kept = len(row.meta) + len(mapping.fields)
-                n_cut_meta += kept < sum(value is not None for value in columns.values())
-                continue
-        dropped[reason] += 1
-        if len(places := examples.setdefault(reason, [])) < _N_EXAMPLES:
-            places.append(place)
+    for record in records:
+        try:
+            row = usable_row(record, mapping, labelled=labelled)
+        except Unusable as error:
+            dropped[str(error)] += 1
+            if len(places := examples.setdefault(str(error), [])) < _N_EXAMPLES:
+                places.append(record.place)
+            continue
+        rows.append(row)
+        kept = len(row.meta) + len(mapping.fields)
+        n_cut_meta += kept < sum(value is not None for value in record.columns.values())
     notes = (
         [f"other columns of {n_cut_meta} rows were too long or no JSON and are not kept"]
         if n_cut_meta
         else []
     )
     return rows, dropped, examples, notes
+
+
+def usable_row(record: Record, mapping: ColumnMapping, *, labelled: bool) -> Row:
+    """Return the row of one record. Raises `Unusable` with the reason that the report counts.
+
+    `labelled`: the dataset tells good answers from bad ones in a boolean column `label`.
+    """
+    if record.problem is not None:
+        raise Unusable(record.problem)
+    if labelled and record.columns.get("label") is False:
+        raise Unusable(_REJECTED)
+    return row_of(record.columns, mapping.fields)
 
 
 def _has_answer_labels(records: Sequence[Record], mapping: ColumnMapping) -> bool:
@@ -101,9 +108,10 @@ def _has_answer_labels(records: Sequence[Record], mapping: ColumnMapping) -> boo
     return bool(labels) and all(isinstance(label, bool) for label in labels)
 
 
-def _too_many_dropped(
-    n_read: int, dropped: Counter[str], examples: dict[str, list[str]], mapping: ColumnMapping
+def too_many_dropped(
+    n_read: int, dropped: Counter[str], examples: dict[str, list[str]], form: str, fields: dict[str, str]
 ) -> DataError:
+    """Return the error for a dataset that loses most of its records, with the reasons and their places."""
     problems = tuple(
         Problem(
             key=", ".join(examples[reason]),
@@ -114,8 +122,8 @@ def _too_many_dropped(
         )
         for reason, n_dropped in dropped.most_common(5)
     )
-    used = ", ".join(f"{field}={column}" for field, column in mapping.fields.items())
+    used = ", ".join(f"{field}={column}" for field, column in fields.items())
     return DataError(
-        f"{sum(dropped.values())} of {n_read} records cannot be used (read as {mapping.format}: {used})",
+        f"{sum(dropped.values())} of {n_read} records cannot be used (read as {form}: {used})",
         problems=problems,
     )

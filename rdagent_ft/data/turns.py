@@ -1,4 +1,5 @@
 """One record becomes a row, or a reason why not. Covers single turns, alpaca and lists of turns.
+Preference rows are made from the same turns in `preferences.py`.
 
 Text is kept byte for byte: nothing is stripped, joined or repaired except where the format says so
 (alpaca's `input` follows its instruction after a newline).
@@ -34,8 +35,10 @@ _MAY_FOLLOW: dict[Role | None, frozenset[Role]] = {
     "assistant": frozenset({"user", "tool"}),
     "tool": frozenset({"assistant", "tool"}),
 }
+_TURN_KEYS = (frozenset({"role", "content"}), frozenset({"from", "value"}), frozenset({"role", "parts"}))
 _MAX_META_COLUMNS = 32
-_MAX_META_CHARS = 2_000
+# Long enough for the tests of a coding task, which a reward reads.
+_MAX_META_CHARS = 8_000
 
 
 class Unusable(Exception):
@@ -49,11 +52,11 @@ def row_of(columns: dict[str, Any], fields: dict[str, str]) -> Row:
         columns: the record.
         fields: canonical field -> column, see `columns.map_columns`.
     """
-    messages = _conversation(columns, fields)
-    _check_turns(messages)
+    messages = conversation(columns, fields)
+    check_turns(messages)
     source = columns.get(fields["source"]) if "source" in fields else None
-    shown = None if source is None or _is_nan(source) else text_of(source, "source")
-    _check_unicode([*(message.content for message in messages), shown or ""])
+    shown = None if source is None or is_nan(source) else text_of(source, "source")
+    check_unicode([*(message.content for message in messages), shown or ""])
     used = set(fields.values())
     meta = _meta({name: value for name, value in columns.items() if name not in used})
     return make_row(messages, source=shown, meta=meta)
@@ -66,7 +69,7 @@ def text_of(value: Any, what: str) -> str:
     """
     if isinstance(value, str):
         return value
-    if value is None or _is_nan(value):
+    if value is None or is_nan(value):
         raise Unusable(f"missing {what}")
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -82,30 +85,36 @@ def text_of(value: Any, what: str) -> str:
     raise Unusable(f"the {what} is not text")
 
 
-def _conversation(columns: dict[str, Any], fields: dict[str, str]) -> tuple[Message, ...]:
+def conversation(columns: dict[str, Any], fields: dict[str, str]) -> tuple[Message, ...]:
     """Return all turns of the record, the system turn first, without judging their order."""
     turns: list[Message] = []
     if "messages" in fields:
-        turns += _turns(columns.get(fields["messages"]))
+        turns += turns_of(columns.get(fields["messages"]))
     else:
         if "history" in fields:
             turns += _history(columns.get(fields["history"]))
         prompt = columns.get(fields["prompt"])
-        turns += _turns(prompt) if _is_turn_list(prompt) else [_user_turn(prompt, columns, fields)]
+        turns += turns_of(prompt) if is_turn_list(prompt) else [_user_turn(prompt, columns, fields)]
     if "completion" in fields:
         turns.append(Message(role="assistant", content=_completion(columns.get(fields["completion"]))))
     system = columns.get(fields["system"]) if "system" in fields else None
-    if system is not None and not _is_nan(system):
-        text = text_of(system, "system turn")
+    if system is not None and not is_nan(system):
+        text = _system_text(system)
         if text.strip():
             turns.insert(0, Message(role="system", content=text))
     return tuple(turns)
 
 
+def _system_text(value: Any) -> str:
+    """Return a system column's text; Vertex writes it as an object with `parts`."""
+    fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return _content(fields["parts"]) if "parts" in fields else text_of(value, "system turn")
+
+
 def _user_turn(prompt: Any, columns: dict[str, Any], fields: dict[str, str]) -> Message:
     text = text_of(prompt, "prompt")
     extra = columns.get(fields["input"]) if "input" in fields else None
-    if extra is not None and not _is_nan(extra):
+    if extra is not None and not is_nan(extra):
         more = text_of(extra, "input")
         if more.strip():
             text = f"{text}\n{more}" if text.strip() else more
@@ -116,30 +125,26 @@ def _user_turn(prompt: Any, columns: dict[str, Any], fields: dict[str, str]) -> 
 
 def _completion(value: Any) -> str:
     """Return the answer: text, a number, a JSON object, or one assistant turn in either spelling."""
-    if _is_turn_list(value):
-        turns = _turns(value)
+    if is_turn_list(value):
+        turns = turns_of(value)
         if len(turns) != 1 or turns[0].role != "assistant":
             raise Unusable("the completion is not one assistant turn")
         return turns[0].content
-    if isinstance(value, dict) and set(cast("dict[str, Any]", value)) in (
-        {"role", "content"},
-        {"from", "value"},
-    ):
-        return _turns([value])[0].content
+    if isinstance(value, dict) and frozenset(cast("dict[str, Any]", value)) in _TURN_KEYS:
+        return turns_of([value])[0].content
     return text_of(value, "completion")
 
 
-def _is_turn_list(value: Any) -> bool:
+def is_turn_list(value: Any) -> bool:
+    """Return whether a list begins with a turn: `role`/`content`, `from`/`value` or `role`/`parts`."""
     if not isinstance(value, list) or not value:
         return False
     first = cast("list[Any]", value)[0]
-    return isinstance(first, dict) and (
-        {"role", "content"} <= first.keys() or {"from", "value"} <= first.keys()
-    )
+    return isinstance(first, dict) and any(keys <= first.keys() for keys in _TURN_KEYS)
 
 
-def _turns(value: Any) -> list[Message]:
-    """Return the turns of a `role`/`content` or `from`/`value` list. Raises `Unusable`."""
+def turns_of(value: Any) -> list[Message]:
+    """Return the turns of a list in any of the three spellings. Raises `Unusable`."""
     if not isinstance(value, list) or not value:
         raise Unusable("the turns are missing or not a list")
     turns: list[Message] = []
@@ -151,7 +156,8 @@ def _turns(value: Any) -> list[Message]:
         role = ROLES.get(speaker) if isinstance(speaker, str) else None
         if role is None:
             raise Unusable("a turn has an unknown role")
-        turns.append(Message(role=role, content=_content(turn.get("content", turn.get("value")))))
+        text = next((turn[name] for name in ("content", "value", "parts") if name in turn), None)
+        turns.append(Message(role=role, content=_content(text)))
     return turns
 
 
@@ -167,9 +173,9 @@ def _content(value: Any) -> str:
 
 
 def _text_part(part: Any) -> str | None:
-    """Return the text of one content part, or None where it is an image, a call or anything else."""
+    """Return the text of one content part (OpenAI, Vertex), None where it is an image, a call or else."""
     fields = cast("dict[str, Any]", part) if isinstance(part, dict) else {}
-    text = fields.get("text") if fields.get("type") == "text" else None
+    text = fields.get("text") if fields.get("type", "text") == "text" else None
     return text if isinstance(text, str) else None
 
 
@@ -184,7 +190,7 @@ def _history(value: Any) -> list[Message]:
     return turns
 
 
-def _check_turns(messages: tuple[Message, ...]) -> None:
+def check_turns(messages: tuple[Message, ...]) -> None:
     """Raise `Unusable` unless the roles alternate as a chat does and the last turn is a real answer."""
     if len(messages) < 2:
         raise Unusable("fewer than two turns")
@@ -201,7 +207,8 @@ def _check_turns(messages: tuple[Message, ...]) -> None:
         previous = message.role
 
 
-def _check_unicode(texts: list[str]) -> None:
+def check_unicode(texts: list[str]) -> None:
+    """Raise `Unusable` for text that came from bytes which are not UTF-8."""
     try:
         for text in texts:
             text.encode("utf-8")
@@ -213,7 +220,7 @@ def _meta(columns: dict[str, Any]) -> dict[str, Any]:
     """Return the other columns that are JSON values; long ones and those past the 32nd are left out."""
     meta: dict[str, Any] = {}
     for name, value in columns.items():
-        if value is None or _is_nan(value) or len(meta) >= _MAX_META_COLUMNS:
+        if value is None or is_nan(value) or len(meta) >= _MAX_META_COLUMNS:
             continue
         try:
             size = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8"))
@@ -225,5 +232,6 @@ def _meta(columns: dict[str, Any]) -> dict[str, Any]:
     return meta
 
 
-def _is_nan(value: Any) -> bool:
+def is_nan(value: Any) -> bool:
+    """Return whether the cell is empty in the way of CSV and pandas."""
     return isinstance(value, float) and math.isnan(value)

@@ -20,7 +20,7 @@ from rdagent_ft.values import write_atomic
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows in the program's own form; `read_row_file` gives equal rows back."""
-    _write_lines(path, (row.model_dump(mode="json") for row in rows))
+    write_lines(path, (row.model_dump(mode="json") for row in rows))
 
 
 def read_row_file(path: Path) -> list[Row]:
@@ -45,7 +45,15 @@ def write_trl_sft(path: Path, rows: Iterable[Row], prompt_format: PromptFormat) 
     `plain`: two strings, the end token is TRL's to add. `chat`: lists of turns, rendered by TRL with the
     model's own template.
     """
-    _write_lines(path, (_trl_record(row, prompt_format) for row in rows))
+    write_lines(path, (_trl_record(row, prompt_format) for row in rows))
+
+
+def write_trl_turns(path: Path, rows: Iterable[Row]) -> None:
+    """Write whole conversations {messages}; which turns are trained is the trainer's template's to say."""
+    write_lines(
+        path,
+        ({"messages": [turn.model_dump(mode="json") for turn in row.messages]} for row in rows),
+    )
 
 
 def write_eval_items(
@@ -60,7 +68,7 @@ def write_eval_items(
     `clusters`: item id -> number; without it the cluster is the row's own (`meta["cluster"]`), if any.
     Without an `encoder` the prompt is the bare text: for endpoints that render the conversation themselves.
     """
-    _write_lines(path, (_eval_record(row, encoder, prompt_format, clusters) for row in rows))
+    write_lines(path, (_eval_record(row, encoder, prompt_format, clusters) for row in rows))
 
 
 def _eval_record(
@@ -84,6 +92,7 @@ def _trl_record(row: Row, prompt_format: PromptFormat) -> dict[str, Any]:
     return {"prompt": turns[:-1], "completion": turns[-1:]}
 
 
-def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write records as JSON lines, whole or not at all. NaN is refused: it is not JSON."""
     lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
     write_atomic(path, "".join(lines))

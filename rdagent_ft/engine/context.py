@@ -32,6 +32,7 @@ class RunRequest(Frozen):
         columns: canonical field -> column, from `--columns`.
         benchmarks: from `--benchmark`; None means the settings decide.
         recipe: loop 0's recipe instead of the default one (`--recipe`).
+        preferences: dataset of preference rows for stages that train on given pairs.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class RunRequest(Frozen):
     columns: dict[str, str] | None = None
     benchmarks: tuple[str, ...] | None = None
     recipe: Recipe | None = None
+    preferences: str | None = None
 
 
 @dataclass

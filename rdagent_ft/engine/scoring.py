@@ -24,7 +24,8 @@ from rdagent_ft.evaluation.sample_files import write_samples
 from rdagent_ft.evaluation.score import Samples, refuse_missing, score_request
 from rdagent_ft.evaluation.statistics import summarise
 from rdagent_ft.execution.outputs import clean_text, read_log
-from rdagent_ft.reporting.records import Failure, StepName, TrainOutput
+from rdagent_ft.reporting.records import StepName, TrainOutput
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.failures import MAX_MESSAGE_CHARS, classify
 from rdagent_ft.training.plan import read_failure
 

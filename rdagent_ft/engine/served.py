@@ -24,7 +24,8 @@ from rdagent_ft.evaluation.serving.adapter_form import serving_form
 from rdagent_ft.evaluation.serving.failures import ServerError
 from rdagent_ft.evaluation.serving.server import ModelServer
 from rdagent_ft.execution.outputs import clean_text, read_log
-from rdagent_ft.reporting.records import Failure, StepName
+from rdagent_ft.reporting.records import StepName
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.failures import MAX_MESSAGE_CHARS, classify
 from rdagent_ft.training.plan import MAX_LOGIT_DIFF, merge_argv, read_failure, read_merge_result
 from rdagent_ft.values import content_hash

@@ -17,6 +17,7 @@ from rdagent_ft import __version__
 from rdagent_ft.engine.bounds import Bounds, Clock
 from rdagent_ft.engine.context import RunContext, RunRequest, StopSignal
 from rdagent_ft.engine.executors import OpenExecutor, open_executor
+from rdagent_ft.engine.facts import model_facts
 from rdagent_ft.engine.faults import Faults
 from rdagent_ft.engine.journal import Journal, utc_now
 from rdagent_ft.engine.judging import open_judging
@@ -38,8 +39,7 @@ from rdagent_ft.llm.build import build_client
 from rdagent_ft.llm.judge_endpoint import resolve_judge_endpoint
 from rdagent_ft.llm.port import LlmClient
 from rdagent_ft.planning.build import build_planner
-from rdagent_ft.recipe.memory import read_model_shape
-from rdagent_ft.recipe.rules import RuleFacts, check_recipe
+from rdagent_ft.recipe.rules import check_recipe
 from rdagent_ft.settings import Settings, storable
 
 FIXED_SETTINGS = (
@@ -212,14 +212,12 @@ def _announce_without_llm(settings: Settings, progress: Progress) -> None:
 def _check_given_recipe(request: RunRequest, settings: Settings, gathered: Gathered) -> None:
     if request.recipe is None:
         return
-    shape = read_model_shape(Path(gathered.model.path))
-    facts = RuleFacts(
-        device=gathered.machine.device,
-        n_params=gathered.model.n_params,
-        hidden_size=shape.hidden_size,
-        vocab_size=gathered.model.vocab_size,
-        max_positions=gathered.model.max_positions,
-        can_contain=settings.executor == "docker",
+    facts = model_facts(gathered.model, settings, request.recipe).model_copy(
+        update={
+            "device": gathered.machine.device,
+            "has_preferences": gathered.preferences is not None,
+            "has_scorer": True,
+        }
     )
     problems = check_recipe(request.recipe, facts)
     if problems:

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from rdagent_ft.answers.json_values import NotStrictJson, canonical, json_in_other_text, parse_strict
+from rdagent_ft.answers.number_answers import all_numbers, gold_number
+from rdagent_ft.answers.plain_text import collapse
 from rdagent_ft.evaluation.behaviour import repeats_itself
 from rdagent_ft.evaluation.ifeval_answers import read_gold
-from rdagent_ft.evaluation.json_values import NotStrictJson, canonical, json_in_other_text, parse_strict
-from rdagent_ft.evaluation.number_answers import all_numbers, gold_number
 from rdagent_ft.evaluation.rows import SampleRow, ScorerName
-from rdagent_ft.evaluation.scorers import MAX_ANSWER_CHARS, collapse, words
+from rdagent_ft.evaluation.scorers import MAX_ANSWER_CHARS, words
 
 GOOD_SHARE = 0.5
 """An answer with at least this token F1, or this rating by a judge, is not counted as an error."""

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from rdagent_ft.errors import PreflightError, Problem
-from rdagent_ft.evaluation.line_worker import LineReply, ask_all
 from rdagent_ft.evaluation.ratios import Ratio, ratio, ratio_difference
 from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.evaluation.scorers import MAX_ANSWER_CHARS, Scored
+from rdagent_ft.execution.line_worker import LineReply, ask_all
 from rdagent_ft.values import Frozen
 
 ITEM_LIMIT_S = 15.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from rdagent_ft.evaluation.line_server import serve
+from rdagent_ft.execution.line_server import serve
 
 MAX_MEMORY_BYTES = 12 << 30
 CPU_LIMIT_S = 60.0

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from rdagent_ft.errors import PreflightError, Problem
-from rdagent_ft.evaluation.line_worker import LineReply, ask_all
 from rdagent_ft.evaluation.scorers import MAX_ANSWER_CHARS, Scored
+from rdagent_ft.execution.line_worker import LineReply, ask_all
 
 ITEM_LIMIT_S = 10.0
-MODULE = "rdagent_ft.evaluation.math_job"
+MODULE = "rdagent_ft.answers.math_job"
 
 READ_CHARS = 20_000
 """The end of an answer that is read: the final answer stands there, and parsing is not linear."""

@@ -7,15 +7,15 @@ judges are scored elsewhere.
 
 from __future__ import annotations
 
-import re
 import string
 from collections import Counter
 from collections.abc import Sequence
 
+from rdagent_ft.answers.json_values import NotStrictJson, canonical, compact, parse_strict
+from rdagent_ft.answers.number_answers import gold_number, number_text, stated_number
+from rdagent_ft.answers.plain_text import collapse
 from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.choice_answers import gold_letter, stated_letter
-from rdagent_ft.evaluation.json_values import NotStrictJson, canonical, compact, parse_strict
-from rdagent_ft.evaluation.number_answers import gold_number, number_text, stated_number
 from rdagent_ft.evaluation.rows import RuleName
 from rdagent_ft.values import Frozen
 
@@ -33,7 +33,6 @@ LABEL_MAX_CHARS = 60
 """Reference answers whose 95th percentile is at most this long are labels."""
 
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
-_SPACES = re.compile(r"\s+")
 
 
 class Scored(Frozen):
@@ -104,11 +103,6 @@ def score_answer(scorer: RuleName, prediction: str, gold: str) -> Scored:
             return _score_tokens(prediction, gold)
         case "choice_match":
             return _score_choice(prediction, gold)
-
-
-def collapse(text: str) -> str:
-    """Return the text stripped, with every run of whitespace as one space."""
-    return _SPACES.sub(" ", text.strip())
 
 
 def words(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from rdagent_ft.planning.port import PlanContext, Trial
 from rdagent_ft.recipe.data_script import shown_value
 from rdagent_ft.recipe.diff import recipe_diff
 from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import STAGE_CLASSES
 from rdagent_ft.values import canonical_json
 
 MAX_CELL_CHARS = 300
@@ -74,7 +76,7 @@ def typical_gain_pp(context: PlanContext) -> tuple[float, float, str]:
 
 def _line(trial: Trial, context: PlanContext) -> str:
     changes = changes_of(trial, context)
-    shown = ", ".join(f"{path}={canonical_json(shown_value(path, value))}" for path, value in changes.items())
+    shown = ", ".join(f"{path}={_shown(path, value)}" for path, value in changes.items())
     interval = f" [{100 * trial.ci95[0]:+.1f}, {100 * trial.ci95[1]:+.1f}]" if trial.ci95 else ""
     cells = (
         str(trial.loop),
@@ -87,6 +89,20 @@ def _line(trial: Trial, context: PlanContext) -> str:
         trial.lesson or "-",
     )
     return " | ".join(_cell(text) for text in cells)
+
+
+def _shown(path: str, value: Any) -> str:
+    """Return a change's value as JSON; stages without the fields that are at their defaults."""
+    if re.fullmatch(r"stages(\.\d+)?", path):
+        listed = cast("list[Any]", value) if isinstance(value, list) else [value]
+        return canonical_json([_without_defaults(stage) for stage in listed])
+    return canonical_json(shown_value(path, value))
+
+
+def _without_defaults(stage: dict[str, Any]) -> dict[str, Any]:
+    """Return a stage's values without those that its class has as defaults; the kind stays."""
+    model = STAGE_CLASSES[stage["kind"]].model_validate_json(canonical_json(stage))
+    return {"kind": stage["kind"], **model.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _cell(text: str) -> str:

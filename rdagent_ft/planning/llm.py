@@ -7,6 +7,7 @@ clock, so a resumed run asks the same question and its paid answer is found agai
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -31,6 +32,10 @@ MAX_PRIORS = 15
 ALL_PRIORS = 1_000
 MAX_CHANGES = 12
 MAX_HISTORY_CHARS = 60_000
+_OBJECT_PATH = re.compile(
+    r"stages(\.\d+(\.(adapter|sampling|rewards(\.\d+)?|loss_type|loss_weights))?)?|data"
+)
+"""Paths whose values are objects or lists of them."""
 
 
 class Change(Frozen):
@@ -123,9 +128,8 @@ def check_reply(reply: ProposalReply, context: PlanContext) -> tuple[Recipe | No
     if not paths:
         return None, problems
     try:
-        recipe = apply_diff(
-            context.parent_recipe, {change.path: _plain(change.value) for change in reply.diff}
-        )
+        diff = {change.path: plain_value(change.path, change.value) for change in reply.diff}
+        recipe = apply_diff(context.parent_recipe, diff)
     except RecipeError as error:
         return None, [*problems, *(problem.render() for problem in error.problems)]
     problems += [problem.render() for problem in check_recipe(recipe, context.rule_facts)]
@@ -154,16 +158,18 @@ def _objection(reply: ProposalReply, problems: list[str]) -> tuple[LlmMessage, .
 
 def shown_priors(context: PlanContext, space: tuple[Dimension, ...]) -> tuple[Prior, ...]:
     """Return the priors for the prompt: those behind the search space, then the most specific others."""
-    stage = context.parent_recipe.stages[0]
-    fitting = matching_priors(
-        method=stage.kind,
-        adapter=stage.adapter.kind,
-        n_params=context.rule_facts.n_params,
-        n_rows=context.rule_facts.n_train_rows,
-        limit=ALL_PRIORS,
-    )
+    fitting: dict[str, Prior] = {}
+    for _, stage in context.parent_recipe.trained_stages:
+        for prior in matching_priors(
+            method=stage.kind,
+            adapter=stage.adapter.kind,
+            n_params=context.rule_facts.n_params,
+            n_rows=context.rule_facts.n_train_rows,
+            limit=ALL_PRIORS,
+        ):
+            fitting.setdefault(prior.id, prior)
     behind = {dimension.prior_id for dimension in space}
-    return tuple(sorted(fitting, key=lambda prior: prior.id not in behind)[:MAX_PRIORS])
+    return tuple(sorted(fitting.values(), key=lambda prior: prior.id not in behind)[:MAX_PRIORS])
 
 
 def _data_facts(context: PlanContext) -> tuple[str, ...]:
@@ -209,8 +215,18 @@ def _parent_text(context: PlanContext) -> str:
     return recipe_text(context.parent_recipe)
 
 
-def _plain(value: bool | int | float | str | tuple[str, ...] | None) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def plain_value(path: str, value: bool | int | float | str | tuple[str, ...] | None) -> Any:
+    """Return a change's value. Objects and lists of them come as JSON text: a reply's schema has no place
+    for them. Text that is no JSON stays text, and the recipe's schema says what is wrong with it.
+    """
+    if isinstance(value, tuple):
+        return list(value)
+    if not isinstance(value, str) or not _OBJECT_PATH.fullmatch(path):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _one_line(text: str) -> str:

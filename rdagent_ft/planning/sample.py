@@ -19,6 +19,7 @@ from rdagent_ft.recipe.diff import apply_diff, recipe_diff
 from rdagent_ft.recipe.rules import check_recipe
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.space import Dimension, search_space
+from rdagent_ft.recipe.stages import GrpoStage
 
 MAX_DRAWS = 50
 CENTRE_SPREAD = 0.25
@@ -130,10 +131,13 @@ def _proposal(
 
 
 def _divisible(recipe: Recipe) -> Recipe:
-    """Return the recipe with each micro batch lowered to a divisor of its effective batch."""
+    """Return the recipe with each micro batch lowered to a divisor of its effective batch.
+
+    Stages of `grpo` are left alone: their micro-batch is found when the config is written.
+    """
     diff: dict[str, int] = {}
-    for index, stage in enumerate(recipe.stages):
-        if stage.effective_batch % stage.micro_batch:
+    for index, stage in recipe.trained_stages:
+        if not isinstance(stage, GrpoStage) and stage.effective_batch % stage.micro_batch:
             fitting = (n for n in range(stage.micro_batch, 0, -1) if stage.effective_batch % n == 0)
             diff[f"stages.{index}.micro_batch"] = next(fitting)
     return apply_diff(recipe, diff) if diff else recipe

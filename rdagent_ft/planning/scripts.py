@@ -11,8 +11,9 @@ from typing import Any
 from rdagent_ft.data.script_rows import MIN_ROWS, max_script_rows
 from rdagent_ft.llm.prompts import delimited
 from rdagent_ft.planning.port import PlanContext, Trial
+from rdagent_ft.recipe.data_mix import MAX_SCRIPT_CHARS
 from rdagent_ft.recipe.data_script import script_words
-from rdagent_ft.recipe.schema import MAX_SCRIPT_CHARS, Recipe
+from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.values import canonical_json
 
 MAX_FAILED_CHARS = 8_000

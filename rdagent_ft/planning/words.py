@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from rdagent_ft.values import canonical_json
 
 MAX_NAMED = 3
 NAMES = {"r": "LoRA rank", "alpha": "LoRA alpha", "dropout": "LoRA dropout"}
+_STAGES = re.compile(r"stages(\.\d+)?")
 COUNTED = frozenset({"epochs", "max_steps", "max_items"})
 
 
@@ -19,7 +21,11 @@ def hypothesis_text(parent: Recipe, diff: Mapping[str, Any], *, scorer: str, cit
 
     At most three changes are named; the ids of the priors behind them follow.
     """
-    phrases = [phrase(path, value_at(parent, path), value) for path, value in diff.items()]
+    several = len(parent.stages) > 1
+    phrases = [
+        phrase(path, value_at(parent, path), value) + (_of_stage(parent, path) if several else "")
+        for path, value in diff.items()
+    ]
     n_more = len(phrases) - MAX_NAMED
     if n_more > 1:
         phrases = [*phrases[:MAX_NAMED], f"{n_more} more changes"]
@@ -36,6 +42,8 @@ def phrase(path: str, old: Any, new: Any) -> str:
     data = _data_phrase(key, new)
     if data is not None:
         return data
+    if _STAGES.fullmatch(path):
+        return f"{stages_text(new)} instead of {stages_text(old)}"
     name = NAMES.get(key, key.replace("_", " "))
     if isinstance(new, bool):
         return f"switching {name} {'on' if new else 'off'}"
@@ -43,6 +51,23 @@ def phrase(path: str, old: Any, new: Any) -> str:
         up, down = ("more", "fewer") if key in COUNTED else ("a higher", "a lower")
         return f"{up if new > old else down} {name} ({_number(old)} -> {_number(new)})"
     return f"{name} {_shown(new)} instead of {_shown(old)}"
+
+
+def stages_text(value: Any) -> str:
+    """Return a stage or a list of stages as its kinds: `sft -> merge -> dpo`."""
+    stages = cast("list[Any]", value) if isinstance(value, list) else [value]
+    kinds = [
+        cast("dict[str, Any]", stage).get("kind") if isinstance(stage, dict) else stage for stage in stages
+    ]
+    return " -> ".join(str(kind) for kind in kinds)
+
+
+def _of_stage(parent: Recipe, path: str) -> str:
+    """Return which stage a path is in, for recipes with several; empty for other paths."""
+    place = re.match(r"stages\.(\d+)\.", path)
+    if place is None or int(place[1]) >= len(parent.stages):
+        return ""
+    return f" in stage {int(place[1]) + 1} ({parent.stages[int(place[1])].kind})"
 
 
 def _data_phrase(key: str, new: Any) -> str | None:

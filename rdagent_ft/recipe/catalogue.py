@@ -21,6 +21,11 @@ METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "reward", "grpo", "rloo", "d
 _FOLDER = Path(__file__).resolve().parent / "catalogues"
 
 
+def trl_method(kind: Literal["sft", "dpo", "kto", "reward", "grpo", "distill"]) -> Method:
+    """Return TRL's name of a recipe's stage kind."""
+    return "distillation" if kind == "distill" else kind
+
+
 class TrainerKey(Frozen):
     """One key of a trainer's config.
 

@@ -10,7 +10,8 @@ import math
 from typing import Literal
 
 from rdagent_ft.recipe.rules import TINY_PARAMS
-from rdagent_ft.recipe.schema import FullAdapter, LoraAdapter, Recipe, SftStage
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import FullAdapter, LoraAdapter, SftStage
 from rdagent_ft.values import Frozen
 
 MIN_STEPS = 100

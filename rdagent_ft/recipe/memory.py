@@ -1,83 +1,85 @@
-"""How much memory a training stage needs, from the model's config alone.
+"""How much memory a training stage needs on one device, before anything is loaded.
 
-An estimate before anything is loaded: right to about 25 % for dense decoder models, meant to reject
-what cannot fit. Not covered: vision towers, expert parallelism, sharding over several devices
-(every device holds everything here), and the allocator's fragmentation beyond a flat allowance.
+Every stage kind and adapter, one device or many (DDP, ZeRO-2, ZeRO-3, FSDP2). An upper estimate: rows of
+`max_length` tokens unless the longest row is given. Meant to reject what cannot fit, and to be made exact
+by a measured peak (`calibration.py`); errors on small models are in `docs/forecast.md`. Not covered:
+vision towers, expert and tensor parallelism, offloading, an allocator's waste beyond a flat allowance.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-from rdagent_ft.errors import PreflightError
-from rdagent_ft.recipe.schema import LoraAdapter, Recipe, SftStage
+from rdagent_ft.recipe import memory_parts as parts_of
+from rdagent_ft.recipe.launch import Profile
+from rdagent_ft.recipe.memory_parts import Device
+from rdagent_ft.recipe.model_shape import ModelShape, read_model_shape
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import (
+    AnyTrainedStage,
+    DistillStage,
+    DpoStage,
+    GrpoStage,
+    LoraAdapter,
+    MergeStage,
+    StageKind,
+)
 from rdagent_ft.values import Frozen
 
+__all__ = [
+    "GIB",
+    "AdapterName",
+    "MemoryEstimate",
+    "MemorySetup",
+    "ModelShape",
+    "adapter_name",
+    "estimate_memory_gib",
+    "read_model_shape",
+]
+
 GIB = 1 << 30
-# Runtime: CUDA context and libraries (measured 0.5-0.9 GiB by vendors), or torch + transformers on CPU.
-_RUNTIME_GIB = {"cuda": 0.8, "cpu": 0.8}
-_FRAGMENTATION = 1.05
-# TRL 1.16 scores tokens in tiles of this many tokens by this many words (`kernels/chunked_logprob.py`).
-_TILE_TOKENS, _TILE_VOCAB = 4096, 32_768
+AdapterName = Literal["lora", "dora", "qlora", "full", "none"]
+# CUDA context and libraries (measured 0.5-0.9 GiB by vendors); torch, transformers and TRL on CPU (measured).
+_RUNTIME_GIB: dict[Device, float] = {"cuda": 0.8, "cpu": 0.55}
+# What comes and goes in a pass leaves gaps; on CPU malloc keeps freed blocks below 32 MiB (measured).
+_WASTE: dict[Device, float] = {"cuda": 1.05, "cpu": 1.2}
+_LASTING = ("weights", "gradients", "optimizer", "communication", "other models")
 
 
-class ModelShape(Frozen):
-    """What memory depends on.
+class MemorySetup(Frozen):
+    """What the estimate depends on beside recipe and model.
 
     Attributes:
-        hidden_size, n_layers, vocab_size: sizes of the decoder.
-        n_heads, n_kv_heads, head_dim: attention; fewer key/value heads is GQA.
-        intermediate_size: width of one MLP (of one expert for MoE).
-        n_experts, n_active_experts: 1 for dense models.
-        tied_embeddings: whether the head shares the embedding's weights.
-        max_positions: context length in tokens.
-        model_type: family as transformers names it.
+        n_devices: devices that train together.
+        sharding: what they share out; `ddp` repeats everything.
+        longest_row_tokens: of the data, prompt and answer (for `grpo` and `distill`: the prompt alone);
+            None takes `max_length`.
+        teacher: shape of a `distill` stage's teacher; None takes the student's own.
+        gpu_memory_gib: memory of one GPU, of which vLLM takes its share.
     """
 
-    hidden_size: int
-    n_layers: int
-    vocab_size: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    n_experts: int = 1
-    n_active_experts: int = 1
-    tied_embeddings: bool = False
-    max_positions: int = 2048
-    model_type: str = ""
-
-    @property
-    def n_params(self) -> int:
-        """Number of weights (norms and biases left out, below 0.1 %)."""
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
-        return embeddings + self.n_layers * self.layer_params
-
-    @property
-    def layer_params(self) -> int:
-        """Weights of one layer: four attention projections and three MLP matrices per expert."""
-        attention = 2 * self.hidden_size * self.head_dim * (self.n_heads + self.n_kv_heads)
-        return attention + 3 * self.hidden_size * self.intermediate_size * self.n_experts
-
-    def lora_params(self, r: int, n_targets: int = 7) -> int:
-        """Weights of LoRA with rank `r` on `n_targets` of the 7 linear layers of each block.
-
-        A matrix of a x b gets r * (a + b) weights (LoRA, arXiv 2106.09685).
-        """
-        queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        attention = 2 * (self.hidden_size + queries) + 2 * (self.hidden_size + keys)
-        mlp = 3 * (self.hidden_size + self.intermediate_size) * self.n_experts
-        return int(r * self.n_layers * (attention + mlp) * n_targets / 7)
+    n_devices: int = 1
+    sharding: Profile = "ddp"
+    longest_row_tokens: int | None = None
+    teacher: ModelShape | None = None
+    gpu_memory_gib: float | None = None
 
 
 class MemoryEstimate(Frozen):
-    """Peak memory of one device in GiB, as a whole and by part."""
+    """Peak memory of one device in GiB, as a whole and by part.
+
+    Attributes:
+        total_gib: the peak; the sum of the parts.
+        parts: name -> GiB. `generation` and `step` hold only what goes beyond the training pass.
+        stage_kind, adapter: what was estimated.
+        calibration: the measured factor that is in the numbers already; None without one.
+    """
 
     total_gib: float
     parts: dict[str, float]
+    stage_kind: StageKind = "sft"
+    adapter: AdapterName = "lora"
+    calibration: float | None = None
 
     def words(self) -> str:
         """Return the estimate as one line, largest part first."""
@@ -85,123 +87,156 @@ class MemoryEstimate(Frozen):
         return f"{self.total_gib:.1f} GiB: " + ", ".join(f"{name} {size:.2f}" for name, size in ordered)
 
 
-def read_model_shape(source: Mapping[str, Any] | Path) -> ModelShape:
-    """Return the shape from a model's config: its mapping, its file or the model's folder.
-
-    Reads the text part of multimodal configs; names of GPT-2 and NeoX style configs are known.
-    Raises `PreflightError` naming what is missing.
-    """
-    config_json = _read_config(source) if isinstance(source, Path) else source
-    inner: Any = config_json.get("text_config")
-    config: Mapping[str, Any] = {**config_json, **inner} if isinstance(inner, dict) else config_json
-
-    def number(*names: str, default: int | None = None) -> int:
-        for name in names:
-            value: Any = config.get(name)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
-        if default is None:
-            raise PreflightError(
-                f"config.json of this model has no usable {names[0]!r}",
-                hint="only decoder models with a transformers config can be trained",
-            )
-        return default
-
-    hidden = number("hidden_size", "n_embd", "d_model")
-    heads = number("num_attention_heads", "n_head", "num_heads")
-    return ModelShape(
-        hidden_size=hidden,
-        n_layers=number("num_hidden_layers", "n_layer", "num_layers"),
-        vocab_size=number("vocab_size"),
-        n_heads=heads,
-        n_kv_heads=number("num_key_value_heads", default=heads),
-        head_dim=number("head_dim", default=max(hidden // heads, 1)),
-        intermediate_size=number(
-            "moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden
-        ),
-        n_experts=number("num_experts", "num_local_experts", "n_routed_experts", default=1),
-        n_active_experts=number("num_experts_per_tok", default=1),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        max_positions=number("max_position_embeddings", "n_positions", "n_ctx", default=2048),
-        model_type=str(config.get("model_type", "")),
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    file = path / "config.json" if path.is_dir() else path
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PreflightError(f"cannot read the model's {file.name}: {error}") from None
-    if not isinstance(value, dict):
-        raise PreflightError(f"the model's {file.name} is not a JSON object")
-    return cast("dict[str, Any]", value)
+_ALONE = MemorySetup()
 
 
 def estimate_memory_gib(
-    recipe: Recipe, shape: ModelShape, device: Literal["cpu", "cuda"], *, stage_index: int = 0
+    recipe: Recipe, shape: ModelShape, device: Device, *, stage_index: int = 0, setup: MemorySetup = _ALONE
 ) -> MemoryEstimate:
-    """Return the peak memory of training one stage on one device.
+    """Return the peak memory of training one stage on one device. A merge holds the model in float32 twice.
 
-    Formulas: weights, gradients and AdamW's two moments by their bytes a number (ZeRO, arXiv
-    1910.02054, section 3.1); activations per layer after Korthikanti et al. (arXiv 2205.05198,
-    section 4.1) with GQA and a gated MLP; logits for one tile of TRL's chunked loss.
+    The peak is what lies there all the time (weights, gradients, optimizer state) and the largest of the
+    training pass, generation, and the optimizer's step, which follow one another.
     """
     stage = recipe.stages[stage_index]
-    weight_bytes = 4 if device == "cpu" else 2
-    lora = isinstance(stage.adapter, LoraAdapter)
-    trained = _trained_params(stage, shape)
-    # PEFT keeps adapter weights in float32 also on a bfloat16 base; moments follow the weight's type.
-    trained_bytes = 4 if lora else weight_bytes
-    parts = {
-        "weights": shape.n_params * weight_bytes + (trained * trained_bytes if lora else 0),
-        "gradients": trained * trained_bytes,
-        "optimizer": trained * _optimizer_bytes(stage, trained_bytes),
-        "activations": _activation_bytes(stage, shape, weight_bytes),
-        "logits": _logit_bytes(stage, shape),
+    if isinstance(stage, MergeStage):
+        return _estimate({"weights": 2.0 * 4 * shape.n_params}, "cpu", "merge", "none")
+    widths, trained = parts_of.dtypes(stage, device), parts_of.trained_params(stage, shape)
+    shares = parts_of.sharded(
+        setup.sharding,
+        setup.n_devices,
+        shape,
+        base=parts_of.model_bytes(stage, shape, widths.model),
+        trained=trained,
+        widths=widths,
+        moments=parts_of.optimizer_bytes(stage, widths.trained),
+        is_adapter=isinstance(stage.adapter, LoraAdapter),
+    )
+    row_tokens = _row_tokens(stage, shape, setup)
+    n_tokens = _sequences(stage) * row_tokens
+    pass_parts = {
+        "activations": parts_of.activation_bytes(stage, shape, widths.model, n_tokens, row_tokens),
+        "logits": _logit_bytes(stage, shape, device, widths.model, n_tokens),
+        "second pass": _second_pass_bytes(stage, shape, setup, widths.model, n_tokens),
     }
-    gib = {name: size * _FRAGMENTATION / GIB for name, size in parts.items()}
+    in_pass = sum(pass_parts.values())
+    generation = _generation_bytes(stage, shape, setup, widths.model, row_tokens)
+    step = trained / setup.n_devices * parts_of.step_bytes(stage, device, widths.trained)
+    if setup.sharding == "ddp":
+        step *= setup.n_devices
+    peak = max(in_pass, generation, step)
+    sizes = {
+        "weights": shares.weights,
+        "gradients": shares.gradients,
+        "optimizer": shares.optimizer,
+        "communication": shares.communication,
+        "other models": _other_models_bytes(stage, shape, setup, widths.model),
+        **pass_parts,
+        ("generation" if generation >= step else "step"): peak - in_pass,
+    }
+    return _estimate(sizes, device, stage.kind, adapter_name(stage))
+
+
+def adapter_name(stage: AnyTrainedStage) -> AdapterName:
+    """Return what is trained, in one word. DoRA on a 4-bit base counts as `qlora`."""
+    if not isinstance(stage.adapter, LoraAdapter):
+        return "full"
+    if stage.adapter.quantization == "nf4":
+        return "qlora"
+    return "dora" if stage.adapter.use_dora else "lora"
+
+
+def _estimate(
+    sizes: dict[str, float], device: Device, kind: StageKind, adapter: AdapterName
+) -> MemoryEstimate:
+    always = ("weights", "gradients", "optimizer", "activations", "logits")
+    gib = {
+        name: size * (1.0 if name in _LASTING else _WASTE[device]) / GIB
+        for name, size in sizes.items()
+        if size or (name in always and kind != "merge")
+    }
     gib["runtime"] = _RUNTIME_GIB[device]
     return MemoryEstimate(
-        total_gib=round(sum(gib.values()), 3), parts={name: round(size, 4) for name, size in gib.items()}
+        total_gib=round(sum(gib.values()), 3),
+        parts={name: round(size, 4) for name, size in gib.items()},
+        stage_kind=kind,
+        adapter=adapter,
     )
 
 
-def _trained_params(stage: SftStage, shape: ModelShape) -> int:
-    if not isinstance(stage.adapter, LoraAdapter):
-        return shape.n_params
-    targets = stage.adapter.target_modules
-    return shape.lora_params(stage.adapter.r, 7 if targets == "all-linear" else min(len(targets), 7))
+def _row_tokens(stage: AnyTrainedStage, shape: ModelShape, setup: MemorySetup) -> int:
+    """Return the tokens of the longest row that a pass sees."""
+    longest = setup.longest_row_tokens
+    tokens = stage.max_length
+    if isinstance(stage, GrpoStage | DistillStage):
+        prompt = longest if longest is not None else max(stage.max_length - stage.max_completion_length, 1)
+        tokens = prompt + stage.max_completion_length
+    elif longest is not None and not getattr(stage, "packing", False):
+        tokens = min(tokens, longest)
+    return min(tokens, shape.max_positions)
 
 
-def _optimizer_bytes(stage: SftStage, weight_bytes: int) -> float:
-    """Bytes per trained weight: two moments, one byte each in 8 bit, about none for Adafactor."""
-    if stage.optim == "adamw_8bit":
-        return 2.0
-    return 0.1 if stage.optim == "adafactor" else 2.0 * weight_bytes
+def _sequences(stage: AnyTrainedStage) -> int:
+    """Return the sequences of one pass: pairs are two, chosen and rejected, in one batch."""
+    if isinstance(stage, GrpoStage):
+        return min(stage.micro_batch, stage.effective_batch * stage.num_generations)
+    return stage.micro_batch * (2 if stage.kind in ("dpo", "reward") else 1)
 
 
-def _activation_bytes(stage: SftStage, shape: ModelShape, weight_bytes: int) -> float:
-    """Bytes kept for the backward pass over all layers for one micro-batch.
+def _logit_bytes(
+    stage: AnyTrainedStage, shape: ModelShape, device: Device, width: int, n_tokens: int
+) -> float:
+    around = parts_of.head_bytes(stage, shape, width, n_tokens)
+    if stage.kind == "reward":
+        return around
+    n_models = 2 if isinstance(stage, DistillStage) else 1
+    return around + parts_of.tile_bytes(shape, device, width, n_tokens, n_models=n_models)
 
-    A token of one layer keeps about: two norms' inputs and outputs and two residuals (6 h), queries
-    and outputs (2 q), keys and values (2 k), and gate, up, activation and product (4 f of the active
-    experts). LoRA keeps the same inputs. Checkpointing keeps one h a layer and recomputes one layer.
-    Eager attention keeps the score matrix as well; SDPA on CPU and flash kernels do not.
+
+def _second_pass_bytes(
+    stage: AnyTrainedStage, shape: ModelShape, setup: MemorySetup, width: int, n_tokens: int
+) -> float:
+    """Return what a pass without gradients adds while the first one's activations are still held."""
+    if isinstance(stage, DistillStage):
+        return parts_of.forward_bytes(setup.teacher or shape, width, n_tokens)
+    has_reference = stage.kind == "kto" or (
+        isinstance(stage, DpoStage) and not stage.precompute_ref_log_probs
+    )
+    return parts_of.forward_bytes(shape, width, n_tokens) if has_reference else 0.0
+
+
+def _other_models_bytes(stage: AnyTrainedStage, shape: ModelShape, setup: MemorySetup, width: int) -> float:
+    """Return the bytes of frozen models beside the trained one: reference, teacher, reward model.
+
+    With an adapter the reference is the base with the adapter off: no weights of its own. Sharding
+    that shards weights shards these too.
     """
-    tokens = stage.micro_batch * min(stage.max_length, shape.max_positions)
-    queries, keys = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
-    mlp = shape.intermediate_size * max(shape.n_active_experts, 1)
-    per_layer = tokens * (6 * shape.hidden_size + 2 * queries + 2 * keys + 4 * mlp) * weight_bytes
-    if stage.attn_implementation == "eager":
-        per_layer += 2 * tokens * stage.max_length * shape.n_heads * weight_bytes
-    if stage.gradient_checkpointing:
-        return shape.n_layers * tokens * shape.hidden_size * weight_bytes + per_layer
-    return shape.n_layers * per_layer
+    full = not isinstance(stage.adapter, LoraAdapter)
+    n_params = 0
+    if isinstance(stage, DistillStage):
+        n_params = (setup.teacher or shape).n_params
+    elif isinstance(stage, GrpoStage):
+        n_params += shape.n_params if full and stage.beta > 0 else 0
+        n_params += shape.n_params if any(reward.kind == "reward_model" for reward in stage.rewards) else 0
+    elif full and (
+        stage.kind == "kto" or (isinstance(stage, DpoStage) and not stage.precompute_ref_log_probs)
+    ):
+        n_params = shape.n_params
+    divided = setup.n_devices if setup.sharding in ("zero3", "fsdp2") else 1
+    return n_params * width / divided
 
 
-def _logit_bytes(stage: SftStage, shape: ModelShape) -> float:
-    """Bytes of a tile of logits and its gradient in float32, and of the final hidden states of both."""
-    tokens = stage.micro_batch * stage.max_length
-    tile = min(tokens, _TILE_TOKENS) * min(shape.vocab_size, _TILE_VOCAB)
-    return tile * 4 * 2 + tokens * shape.hidden_size * 4 * 2
+def _generation_bytes(
+    stage: AnyTrainedStage, shape: ModelShape, setup: MemorySetup, width: int, row_tokens: int
+) -> float:
+    """Return what generation holds: all completions of an optimizer step are made at once.
+
+    vLLM beside the trainer takes a share of the GPU (its own weights are in it) and sleeps in training.
+    """
+    if not isinstance(stage, GrpoStage | DistillStage):
+        return 0.0
+    a_group = stage.num_generations if isinstance(stage, GrpoStage) else 1
+    sequences = max(stage.effective_batch * a_group // setup.n_devices, stage.micro_batch)
+    if isinstance(stage, GrpoStage) and stage.use_vllm and setup.gpu_memory_gib is not None:
+        return stage.vllm_gpu_memory_utilization * setup.gpu_memory_gib * GIB
+    return parts_of.cache_bytes(shape, width, sequences, row_tokens)

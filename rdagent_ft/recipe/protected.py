@@ -24,7 +24,7 @@ RECIPE_PROTECTED = frozenset(
         "temperature", "max_new_tokens", "benchmark", "benchmarks", "deepspeed", "env",
     }
 )  # fmt: skip
-"""Names that a recipe may not carry at any depth."""
+"""Names that a recipe may not carry, but where a stage has a field of that name (`temperature` of `grpo`)."""
 
 TRAINER_OWNED = frozenset({"model_name_or_path", "datasets", "output_dir", "report_to", "push_to_hub"})
 """Keys that rendering always writes itself."""

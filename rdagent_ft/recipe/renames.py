@@ -76,7 +76,7 @@ def load_renames() -> RenameTable:
 
 @lru_cache(maxsize=1)
 def recipe_aliases() -> Mapping[str, str]:
-    """Return field names of other tools -> path inside a recipe's stage."""
+    """Return field names of other tools -> path inside a recipe's stage, adapter or reward."""
     return cast("dict[str, str]", _table_file()["recipe"])
 
 

@@ -1,78 +1,42 @@
 """Cross-field rules of a recipe: V1 of the ladder, milliseconds, before anything is rendered.
 
-A data script is compiled, once, in a process of its own; it is not run.
-
-`check_recipe` gives what must not start; `recipe_warnings` gives what is unusual but may be right.
-Each rule is a small function in the table at the end. Facts that are unknown switch their rule off.
+A data script is compiled, once, in a process of its own; it is not run. Here stand the entry points and the
+rules that every trained stage shares; those of one kind are in `rules_sft.py`, `rules_preference.py`,
+`rules_online.py` and `rules_rewards.py`, and what is unusual but may be right is in `rule_warnings.py`.
+Each rule is a small function in a table at the end of its file. Facts that are unknown switch it off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+import math
+from collections.abc import Iterator
 
 from rdagent_ft.errors import Problem
 from rdagent_ft.recipe.data_script import script_problems
-from rdagent_ft.recipe.memory import ModelShape, estimate_memory_gib
-from rdagent_ft.recipe.schema import LoraAdapter, Recipe, SftStage
-from rdagent_ft.values import Frozen
-
-VARLEN_KERNELS = ("kernels-community/flash-attn2",)
-TINY_PARAMS = 50_000_000
-
-
-class RuleFacts(Frozen):
-    """What is known of model, data and machine. None or empty means unknown.
-
-    Attributes:
-        device, n_gpus: where training runs.
-        n_params, hidden_size, vocab_size, max_positions: of the base model.
-        shape: all sizes of the base model; switches the memory rule on.
-        memory_gib: host memory a job may use.
-        gpu_memory_gib: memory of one GPU.
-        kernels: attention kernels that the environment has.
-        n_train_rows: rows of the train split.
-        bitsandbytes: whether the package is there.
-        serve_max_lora_rank: largest rank that the server takes unmerged.
-        can_contain: whether jobs run in containers, which code in a recipe needs.
-    """
-
-    device: Literal["cpu", "cuda"] | None = None
-    n_gpus: int | None = None
-    n_params: int | None = None
-    hidden_size: int | None = None
-    vocab_size: int | None = None
-    max_positions: int | None = None
-    shape: ModelShape | None = None
-    memory_gib: float | None = None
-    gpu_memory_gib: float | None = None
-    kernels: tuple[str, ...] = ()
-    n_train_rows: int | None = None
-    bitsandbytes: bool | None = None
-    serve_max_lora_rank: int | None = None
-    can_contain: bool | None = None
-
-
-class StageCheck(Frozen):
-    """One stage with its place and the facts, as rules read it."""
-
-    key: str
-    index: int
-    stage: SftStage
-    recipe: Recipe
-    facts: RuleFacts
-
-    def problem(
-        self, field: str, value: object, rule: str, fix: str, kind: str = "config.conflict"
-    ) -> Problem:
-        """Return a problem of one field of the stage."""
-        return Problem(f"{self.key}.{field}", value, rule, kind, fix)
+from rdagent_ft.recipe.learnt import learnt_problems
+from rdagent_ft.recipe.lora_targets import target_problems
+from rdagent_ft.recipe.memory import MemorySetup, estimate_memory_gib
+from rdagent_ft.recipe.rule_facts import TINY_PARAMS as TINY_PARAMS
+from rdagent_ft.recipe.rule_facts import Rule, RuleFacts, StageCheck
+from rdagent_ft.recipe.rule_warnings import stage_warnings
+from rdagent_ft.recipe.rules_online import ONLINE_RULES
+from rdagent_ft.recipe.rules_preference import PREFERENCE_RULES
+from rdagent_ft.recipe.rules_rewards import REWARD_RULES
+from rdagent_ft.recipe.rules_sft import SFT_RULES
+from rdagent_ft.recipe.rules_sft import VARLEN_KERNELS as VARLEN_KERNELS
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import (
+    GrpoStage,
+    LoraAdapter,
+    PreferenceStage,
+    TrainedStage,
+)
 
 
 def check_recipe(recipe: Recipe, facts: RuleFacts) -> list[Problem]:
     """Return every broken rule of data and stages; an empty list means the recipe may start."""
     problems = script_problems(recipe.data.script, facts.can_contain)
-    for index, stage in enumerate(recipe.stages):
+    for index, stage in recipe.trained_stages:
         check = StageCheck(key=f"stages.{index}", index=index, stage=stage, recipe=recipe, facts=facts)
         for rule in _RULES:
             problems += rule(check)
@@ -82,43 +46,46 @@ def check_recipe(recipe: Recipe, facts: RuleFacts) -> list[Problem]:
 def recipe_warnings(recipe: Recipe, facts: RuleFacts) -> list[str]:
     """Return what lies outside usual practice, as sentences that name the prior."""
     found: list[str] = []
-    for index, stage in enumerate(recipe.stages):
-        found += _rate_warning(f"stages.{index}", stage, facts)
-        found += _habit_warnings(f"stages.{index}", stage)
+    for index, stage in recipe.trained_stages:
+        found += stage_warnings(f"stages.{index}", stage, facts)
     return found
 
 
-def optimizer_steps(stage: SftStage, n_rows: int) -> int:
-    """Return the optimizer steps of a stage over `n_rows` rows (the last partial batch counts)."""
+def optimizer_steps(stage: TrainedStage, n_rows: int) -> int:
+    """Return the optimizer steps of a stage over `n_rows` rows (prompts for `grpo`).
+
+    The last partial batch counts, except for `grpo`, whose sampler leaves an incomplete batch out
+    (TRL 1.16, `RepeatSampler`).
+    """
     if stage.max_steps is not None:
         return stage.max_steps
+    if isinstance(stage, GrpoStage):
+        return math.floor(n_rows // stage.effective_batch * stage.epochs)
     return int(-(-n_rows // stage.effective_batch) * stage.epochs)
-
-
-def usual_learning_rates(*, lora: bool, n_params: int | None) -> tuple[float, float]:
-    """Return the range of `sft-lora-lr-grid`, `sft-full-lr` or `sft-tiny-full-lr`."""
-    if lora:
-        return (5e-5, 1e-3)
-    return (2e-4, 3e-3) if n_params is not None and n_params < TINY_PARAMS else (5e-6, 5e-5)
 
 
 def _micro_batch(check: StageCheck) -> Iterator[Problem]:
     stage, n_gpus = check.stage, max(check.facts.n_gpus or 1, 1)
-    if stage.effective_batch % stage.micro_batch:
+    if isinstance(stage, GrpoStage):  # the program finds a micro-batch that holds whole groups
+        completions = stage.effective_batch * stage.num_generations
+        if completions % n_gpus:
+            rule = f"times num_generations ({stage.num_generations}) cannot be split over {n_gpus} GPUs"
+            fix = f"write {-(-stage.effective_batch // n_gpus) * n_gpus}"
+            yield check.problem("effective_batch", stage.effective_batch, rule, fix)
+    elif stage.effective_batch % stage.micro_batch:
         best = max(n for n in range(1, stage.micro_batch + 1) if stage.effective_batch % n == 0)
         rule = f"must divide effective_batch ({stage.effective_batch})"
         yield check.problem("micro_batch", stage.micro_batch, rule, f"write {best}")
     elif n_gpus > 1 and stage.effective_batch % (stage.micro_batch * n_gpus):
         rule = f"times {n_gpus} GPUs must divide effective_batch ({stage.effective_batch})"
-        yield check.problem(
-            "micro_batch", stage.micro_batch, rule, f"write {max(stage.effective_batch // n_gpus, 1)}"
-        )
+        fitting = (n for n in range(stage.micro_batch, 0, -1) if stage.effective_batch % (n * n_gpus) == 0)
+        best = next(fitting, None)
+        fix = f"write {best}" if best else f"make effective_batch a multiple of {n_gpus}"
+        yield check.problem("micro_batch", stage.micro_batch, rule, fix)
 
 
 def _batch_size(check: StageCheck) -> Iterator[Problem]:
-    rows = check.facts.n_train_rows
-    if rows is not None and check.recipe.data.max_items is not None:
-        rows = min(rows, check.recipe.data.max_items)
+    rows = _n_rows(check)
     if rows is None:
         return
     if check.stage.effective_batch > rows:
@@ -126,9 +93,18 @@ def _batch_size(check: StageCheck) -> Iterator[Problem]:
         yield check.problem(
             "effective_batch", check.stage.effective_batch, rule, f"write at most {max(rows, 1)}"
         )
-    if check.stage.max_steps is None and optimizer_steps(check.stage, rows) < 1:
+    elif check.stage.max_steps is None and optimizer_steps(check.stage, rows) < 1:
         rule = f"ends before the first optimizer step on {rows} rows"
         yield check.problem("epochs", check.stage.epochs, rule, "raise epochs or lower effective_batch")
+
+
+def _n_rows(check: StageCheck) -> int | None:
+    """Return the rows that a stage trains on; None where nobody knows before sampling."""
+    stage, facts = check.stage, check.facts
+    if isinstance(stage, PreferenceStage):
+        return facts.n_preferences if stage.pairs == "given" else None
+    rows, most = facts.n_train_rows, check.recipe.data.max_items
+    return rows if rows is None or most is None else min(rows, most)
 
 
 def _length(check: StageCheck) -> Iterator[Problem]:
@@ -140,37 +116,41 @@ def _length(check: StageCheck) -> Iterator[Problem]:
         )
 
 
-def _packing(check: StageCheck) -> Iterator[Problem]:
+def _kernel(check: StageCheck) -> Iterator[Problem]:
     stage, facts = check.stage, check.facts
-    if stage.packing and stage.attn_implementation not in VARLEN_KERNELS:
-        rule = (
-            f"needs a variable-length kernel; with {stage.attn_implementation!r} packed rows see each other"
-        )
-        fix = f"set attn_implementation to {VARLEN_KERNELS[0]!r} on a GPU, or packing to false"
-        yield check.problem("packing", True, rule, fix, "config.packing")
     if stage.attn_implementation not in VARLEN_KERNELS:
         return
     if facts.device == "cpu":
         rule = "needs a GPU, and training runs on the CPU"
-        yield check.problem(
-            "attn_implementation", stage.attn_implementation, rule, "write 'auto'", "env.flash_attn"
-        )
     elif facts.kernels and stage.attn_implementation not in facts.kernels:
         rule = f"is not in the environment, which has {', '.join(facts.kernels)}"
-        yield check.problem(
-            "attn_implementation", stage.attn_implementation, rule, "write 'auto'", "env.flash_attn"
-        )
+    else:
+        return
+    yield check.problem(
+        "attn_implementation", stage.attn_implementation, rule, "write 'auto'", "env.flash_attn"
+    )
 
 
 def _optimizer(check: StageCheck) -> Iterator[Problem]:
-    if check.stage.optim != "adamw_8bit":
-        return
-    if check.facts.device == "cpu":
-        rule = "needs a GPU, and training runs on the CPU"
+    rule = _no_bitsandbytes(check.facts)
+    if rule and check.stage.optim == "adamw_8bit":
         yield check.problem("optim", "adamw_8bit", rule, "write 'adamw_torch'", "env.missing_dep")
-    elif check.facts.bitsandbytes is False:
-        rule = "needs the package bitsandbytes, which the environment lacks"
-        yield check.problem("optim", "adamw_8bit", rule, "write 'adamw_torch'", "env.missing_dep")
+
+
+def _quantised(check: StageCheck) -> Iterator[Problem]:
+    adapter, rule = check.stage.adapter, _no_bitsandbytes(check.facts)
+    if rule and isinstance(adapter, LoraAdapter) and adapter.quantization != "none":
+        fix = "write 'none' (LoRA on the whole weights)"
+        yield check.problem("adapter.quantization", adapter.quantization, rule, fix, "env.missing_dep")
+
+
+def _no_bitsandbytes(facts: RuleFacts) -> str | None:
+    """Return why 8-bit optimizers and 4-bit weights cannot be used, or None."""
+    if facts.device == "cpu":
+        return "needs a GPU, and training runs on the CPU"
+    if facts.bitsandbytes is False:
+        return "needs the package bitsandbytes, which the environment lacks"
+    return None
 
 
 def _adapter(check: StageCheck) -> Iterator[Problem]:
@@ -186,16 +166,7 @@ def _adapter(check: StageCheck) -> Iterator[Problem]:
         yield check.problem(
             "adapter.r", adapter.r, rule, f"write at most {facts.serve_max_lora_rank}", "config.bad_value"
         )
-    targets = () if adapter.target_modules == "all-linear" else adapter.target_modules
-    names = [name.split(".")[-1] for name in targets]
-    if "lm_head" in names:
-        rule = "holds lm_head, whose plain weight the loss reads: it would not be trained"
-        yield check.problem(
-            "adapter.target_modules", list(targets), rule, "write 'all-linear'", "config.lora_targets"
-        )
-    if targets == () and adapter.target_modules != "all-linear":
-        rule = "is empty: nothing would be trained"
-        yield check.problem("adapter.target_modules", [], rule, "write 'all-linear'", "config.lora_targets")
+    yield from target_problems(check, adapter)
 
 
 def _memory(check: StageCheck) -> Iterator[Problem]:
@@ -203,7 +174,10 @@ def _memory(check: StageCheck) -> Iterator[Problem]:
     limit = facts.gpu_memory_gib if facts.device == "cuda" else facts.memory_gib
     if facts.shape is None or facts.device is None or limit is None:
         return
-    estimate = estimate_memory_gib(check.recipe, facts.shape, facts.device, stage_index=check.index)
+    setup = MemorySetup(n_devices=max(facts.n_gpus or 1, 1), gpu_memory_gib=facts.gpu_memory_gib)
+    estimate = estimate_memory_gib(
+        check.recipe, facts.shape, facts.device, stage_index=check.index, setup=setup
+    )
     if estimate.total_gib <= limit:
         return
     by_batch = estimate.parts["activations"] + estimate.parts["logits"]
@@ -215,43 +189,22 @@ def _memory(check: StageCheck) -> Iterator[Problem]:
     yield check.problem(field, value, rule, fix, "resource.memory")
 
 
-_RULES: tuple[Callable[[StageCheck], Iterator[Problem]], ...] = (
+def _learnt(check: StageCheck) -> Iterator[Problem]:
+    yield from learnt_problems(check.key, check.stage, check.facts.learnt)
+
+
+_RULES: tuple[Rule, ...] = (
     _micro_batch,
     _batch_size,
     _length,
-    _packing,
+    *SFT_RULES,
+    _kernel,
     _optimizer,
+    _quantised,
     _adapter,
+    *PREFERENCE_RULES,
+    *ONLINE_RULES,
+    *REWARD_RULES,
     _memory,
+    _learnt,
 )
-
-
-def _rate_warning(key: str, stage: SftStage, facts: RuleFacts) -> list[str]:
-    lora = isinstance(stage.adapter, LoraAdapter)
-    low, high = usual_learning_rates(lora=lora, n_params=facts.n_params)
-    if low <= stage.learning_rate <= high:
-        return []
-    kind = "LoRA" if lora else "full"
-    tiny = facts.n_params is not None and facts.n_params < TINY_PARAMS
-    prior = "sft-lora-lr-grid" if lora else "sft-tiny-full-lr" if tiny else "sft-full-lr"
-    return [
-        f"`{key}.learning_rate` {stage.learning_rate:g} is outside {low:g} to {high:g}, "
-        f"usual for {kind} SFT ({prior})"
-    ]
-
-
-def _habit_warnings(key: str, stage: SftStage) -> list[str]:
-    found: list[str] = []
-    if stage.epochs > 10 and stage.max_steps is None:
-        found.append(f"`{key}.epochs` {stage.epochs:g} is far above the usual 1 to 3 (sft-epochs)")
-    if stage.weight_decay > 0.1:
-        found.append(f"`{key}.weight_decay` {stage.weight_decay:g} is above 0.1 (sft-weight-decay)")
-    if stage.warmup_ratio > 0.3:
-        found.append(f"`{key}.warmup_ratio` {stage.warmup_ratio:g} is above 0.3 (sft-warmup)")
-    if isinstance(stage.adapter, LoraAdapter) and stage.effective_batch > 128:
-        found.append(f"`{key}.effective_batch` {stage.effective_batch} is large for LoRA (sft-lora-batch)")
-    if stage.lr_scheduler == "constant" and stage.warmup_ratio > 0:
-        found.append(f"`{key}.warmup_ratio` is ignored by the constant schedule (sft-scheduler)")
-    if stage.max_grad_norm == 0:
-        found.append(f"`{key}.max_grad_norm` 0 switches clipping off (sft-clip)")
-    return found

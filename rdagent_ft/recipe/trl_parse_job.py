@@ -1,9 +1,9 @@
 # pyright: basic
-"""Let TRL's own parser judge a config: `python trl_parse_job.py METHOD CONFIG`. V2 of the ladder.
+"""Let TRL's own parser judge configs: `python trl_parse_job.py METHOD CONFIG [METHOD CONFIG …]`. V2.
 
-Runs in the training environment and prints one JSON line. The parser is used in this process, not
-through `trl METHOD`, whose message for an unknown key blames `accelerate launch`. CPU and offline:
-neither a GPU nor the model is needed. Imports nothing of this package, so that it runs anywhere.
+Runs in the training environment and prints one JSON line for all of them. The parser is used in this
+process, not through `trl METHOD`, whose message for an unknown key blames `accelerate launch`. CPU and
+offline: neither a GPU nor the model is needed. Imports nothing of this package, so that it runs anywhere.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def parse(method: str, path: str) -> list[dict[str, str]]:
     # The device is not judged here: bf16 passes the parser on a CPU only when `use_cpu` is set.
     config.update(use_cpu=True, push_to_hub=False)
     config.pop("tf32", None)
+    # A new one for each config: a parser keeps the values of the file before as its defaults.
     parser = importlib.import_module(f"trl.scripts.{method}").make_parser()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as copy:
         yaml.safe_dump(config, copy)
@@ -69,15 +70,16 @@ def _entry(message: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Print the verdict as one JSON line; the exit code tells only whether the check itself ran."""
-    if len(sys.argv) != 3 or sys.argv[1] not in METHODS:
-        sys.stderr.write(f"usage: trl_parse_job.py {{{','.join(METHODS)}}} CONFIG\n")
+    """Print the verdicts as one JSON line; the exit code tells only whether the check itself ran."""
+    methods, paths = sys.argv[1::2], sys.argv[2::2]
+    if not methods or len(methods) != len(paths) or not set(methods) <= set(METHODS):
+        sys.stderr.write(f"usage: trl_parse_job.py {{{','.join(METHODS)}}} CONFIG [METHOD CONFIG …]\n")
         return 2
     os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", TRANSFORMERS_VERBOSITY="error")
-    problems = parse(sys.argv[1], sys.argv[2])
+    verdicts = [parse(method, path) for method, path in zip(methods, paths, strict=True)]
     import trl
 
-    sys.stdout.write(json.dumps({"problems": problems, "trl": trl.__version__}) + "\n")
+    sys.stdout.write(json.dumps({"verdicts": verdicts, "trl": trl.__version__}) + "\n")
     return 0
 
 

@@ -93,10 +93,8 @@ def read_recipe(text: str, name: str) -> Recipe | tuple[Problem, ...]:
 
 
 def is_recipe(values: dict[str, Any]) -> bool:
-    """Whether the top-level keys are a recipe's rather than a trainer config's."""
-    if "schema_version" in values or isinstance(values.get("stages"), list):
-        return True
-    return bool(values) and set(values) <= {"data", "stages"}
+    """Whether the top-level keys are a recipe's rather than a trainer config's: no trainer has `stages`."""
+    return "schema_version" in values or "stages" in values or set(values) == {"data"}
 
 
 def _stage(trainer: str, stage: str | None) -> Method | None:

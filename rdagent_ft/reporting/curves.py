@@ -9,7 +9,6 @@ from typing import Any
 from rdagent_ft.errors import JobError
 from rdagent_ft.execution.outputs import iter_json_lines
 
-STAGE_FOLDER = "stages/1-sft"
 METRICS_NAME = "metrics.jsonl"
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
@@ -17,18 +16,13 @@ MAX_LINE_BYTES = 64 << 10
 MAX_POINTS = 240
 
 
-def loop_folder(number: int) -> str:
-    """Return the folder of a loop relative to the run directory."""
-    return f"loops/{number:03d}"
-
-
-def loss_curve(run_dir: Path, loop: int, attempt: int = 1) -> tuple[list[tuple[float, float]], str | None]:
-    """Return (step, loss) pairs of a loop's last attempt, at most `MAX_POINTS`, or why there are none.
+def loss_curve(run_dir: Path, folder: str) -> tuple[list[tuple[float, float]], str | None]:
+    """Return (step, loss) pairs of an attempt's folder, at most `MAX_POINTS`, or why there are none.
 
     A resumed training appends, so the last line of a step counts. Lines without a usable `step` and
     `loss` are skipped (summaries, "nan").
     """
-    name = f"{loop_folder(loop)}/{STAGE_FOLDER}/attempt-{max(attempt, 1)}/{METRICS_NAME}"
+    name = f"{folder}/{METRICS_NAME}"
     rows = iter_json_lines(
         run_dir, name, MAX_BYTES, MAX_LINES, max_line_bytes=MAX_LINE_BYTES, allow_cut_end=True
     )

@@ -14,6 +14,7 @@ from rdagent_ft.evaluation.guards import GuardResult
 from rdagent_ft.evaluation.rows import Comparison, PromptFormat, Score, ScorerName
 from rdagent_ft.planning.port import LoopStatus
 from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.reporting.stage_records import Failure, StageOutput, TrainingHealth
 from rdagent_ft.values import Frozen
 
 SETUP_LOOP = -1
@@ -33,23 +34,19 @@ CLOSING_STEPS: tuple[ClosingStep, ...] = ("claim", "export")
 """Closing steps are journaled under the loop whose model they claim and export."""
 
 
-class Failure(Frozen):
-    """Why something failed: dotted class, who is to blame, the evidence, and what to do.
-
-    `failure_class` e.g. `train.diverged`; blame `candidate` counts against the hypothesis,
-    `environment` and `user` do not.
-    """
-
-    failure_class: str
-    blame: Literal["candidate", "environment", "user"]
-    message: str
-    fix: str | None = None
-
-
 class SplitInfo(Frozen):
     """One split: how many items, and the hash of its file."""
 
     n_items: int
+    sha256: str
+
+
+class PreferenceInfo(Frozen):
+    """The run's preference dataset: rows left after `n_copies` copies of evaluation items went."""
+
+    source: DatasetSource
+    n_rows: int
+    n_copies: int
     sha256: str
 
 
@@ -67,6 +64,7 @@ class PrepareOutput(Frozen):
         sources: `source` value -> rows in the train split.
         data_facts, model_facts, machine_facts: sentences for planners and the report.
         memory_gib, gpu_memory_gib: memory of the machine and of its largest GPU.
+        preferences: the dataset of `--preferences`; None without one.
         notices: lines that were shown to the user.
     """
 
@@ -90,6 +88,7 @@ class PrepareOutput(Frozen):
     device: Literal["cpu", "cuda"]
     memory_gib: float | None = None
     gpu_memory_gib: float | None = None
+    preferences: PreferenceInfo | None = None
     notices: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -177,20 +176,12 @@ class CodeOutput(Frozen):
     failure: Failure | None = None
 
 
-class TrainingHealth(Frozen):
-    """What the metrics of a training say; `verdict` is decided by code."""
-
-    verdict: Literal["ok", "diverged", "flat", "no_metrics"]
-    n_steps: int
-    first_loss: float | None = None
-    last_loss: float | None = None
-    min_loss: float | None = None
-    max_grad_norm: float | None = None
-    message: str = ""
-
-
 class TrainOutput(Frozen):
-    """The trained stage. `adapter` or `model` is the folder with the weights."""
+    """The trained recipe: an adapter on the base model, or whole weights.
+
+    `kind` and `weights` are what is scored and handed over; `health` is that of the last training, or of
+    the one that failed. `stages` names every stage of the chain. `attempts` counts those of the first.
+    """
 
     attempts: int = 0
     kind: Literal["lora", "full"] | None = None
@@ -199,6 +190,7 @@ class TrainOutput(Frozen):
     health: TrainingHealth | None = None
     train_s: float = 0.0
     n_tokens: int | None = None
+    stages: tuple[StageOutput, ...] = ()
     failure: Failure | None = None
 
 

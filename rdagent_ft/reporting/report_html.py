@@ -36,6 +36,7 @@ from rdagent_ft.reporting.rows import (
     loop_rows,
     time_parts,
 )
+from rdagent_ft.reporting.stages import curve_folder, stage_tables
 from rdagent_ft.reporting.text import (
     counted,
     display_name,
@@ -136,6 +137,7 @@ def _loops(view: RunView, rows: tuple[LoopRow, ...]) -> dict[str, Any]:
         "progress": _both_widths("progress", draw) if progress or reference else "",
         "markers": {name: _legend(name) for name in ("accepted", "rejected", "failed")},
         "curves": _curves(view),
+        "stage_tables": stage_tables(view),
         "recipe_was_given": view.request.get("recipe") is not None,
     }
 
@@ -180,7 +182,7 @@ def _curves(view: RunView) -> list[dict[str, Any]]:
 
 
 def _curve(view: RunView, loop: LoopView) -> tuple[list[tuple[float, float]], str | None]:
-    return loss_curve(view.run_dir, loop.number, loop.train.attempts if loop.train else 1)
+    return loss_curve(view.run_dir, curve_folder(loop))
 
 
 def _data(view: RunView) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Literal
 from rdagent_ft.evaluation.rows import Comparison, Score
 from rdagent_ft.reporting.facts import STATUS_WORDS, Change, arrow, decision, recipe_changes, score_words
 from rdagent_ft.reporting.plots import Part
-from rdagent_ft.reporting.records import CodeOutput, Failure
+from rdagent_ft.reporting.records import CodeOutput
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.reporting.text import (
     clean_text,
     counted,

@@ -21,7 +21,6 @@ from rdagent_ft.reporting.records import (
     CodeOutput,
     EvaluateOutput,
     ExportOutput,
-    Failure,
     FeedbackOutput,
     PrepareOutput,
     ProposeOutput,
@@ -29,6 +28,7 @@ from rdagent_ft.reporting.records import (
     TrainOutput,
 )
 from rdagent_ft.reporting.seal import Seal
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.values import Frozen
 
 StepOutput = (

@@ -17,7 +17,7 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.outputs import clean_text, read_json_file
 from rdagent_ft.execution.port import JobResult
 from rdagent_ft.recipe.data_script import SCRIPT_NAME
-from rdagent_ft.reporting.records import Failure
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.failures import classify, error_messages
 from rdagent_ft.training.plan import read_failure
 from rdagent_ft.values import Frozen

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from rdagent_ft.execution.outputs import clean_text
 from rdagent_ft.execution.port import JobResult
-from rdagent_ft.reporting.records import Failure, TrainingHealth
+from rdagent_ft.reporting.stage_records import Failure, TrainingHealth
 from rdagent_ft.values import Frozen
 
 Blame = Literal["candidate", "environment", "user"]

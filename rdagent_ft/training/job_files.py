@@ -28,8 +28,11 @@ def write_json_file(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the rows of a JSON lines file with only the named columns. Raises `ValueError`."""
+def read_rows(path: Path, columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a JSON lines file with only the named columns; no name keeps all of them.
+
+    Raises `ValueError`.
+    """
     rows: list[dict[str, Any]] = []
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
@@ -39,7 +42,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number} holds no JSON object")
             values = cast("dict[str, Any]", row)
-            rows.append({name: value for name, value in values.items() if name in columns})
+            rows.append({name: value for name, value in values.items() if not columns or name in columns})
     return rows
 
 

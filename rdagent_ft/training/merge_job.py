@@ -3,7 +3,8 @@
 
 Merges a LoRA adapter into its base in fp32 (PEFT, safe merge), or copies full weights (`--model`),
 and proves the result: it is loaded again from disk and its logits on eight prompts are compared.
-Never merges into a quantised base. Ends with exit code 3 when the logits differ too much.
+`--dtype` stores what was proven in 16 bits afterwards. Never merges into a quantised base. Ends with
+exit code 3 when the logits differ too much.
 """
 
 from __future__ import annotations
@@ -19,17 +20,16 @@ from typing import Any
 
 from rdagent_ft.training.config_compat import make_readable
 from rdagent_ft.training.job_files import fail, package_versions, write_json_file
-
-PROMPTS = (
-    "The capital of France is",
-    "Question: What is 17 + 25? Answer:",
-    "def add(a, b):\n    return",
-    '{"name": "Ada", "born":',
-    "Translate to German: good morning ->",
-    "1, 1, 2, 3, 5, 8,",
-    "User: please cancel my order.\nAssistant:",
-    "Été, naïve, 東京, Привет 🙂",
+from rdagent_ft.training.model_logits import (
+    PROMPTS,
+    folder_logits,
+    largest_difference,
+    load_model,
+    load_tokenizer,
+    prompt_logits,
 )
+from rdagent_ft.training.quantise_job import DoesNotFitError, cast_folder
+
 COPIED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 DTYPE = "float32"
 
@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument(
         "--tolerance", type=float, default=1e-4, help="largest difference relative to the largest logit"
     )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="store in; as computed by default"
+    )
     args = parser.parse_args()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for path in (args.result, args.failure):
@@ -60,7 +63,7 @@ def main() -> None:
     else:
         before = _copy(args.model, staging)
     make_readable(staging)
-    max_abs_diff, max_abs_logit = _compare(before, _logits(staging))
+    max_abs_diff, max_abs_logit = largest_difference(before, folder_logits(staging))
     if not max_abs_diff <= args.tolerance * max(1.0, max_abs_logit):  # also true for NaN
         fail(
             args.failure,
@@ -69,6 +72,8 @@ def main() -> None:
             max_abs_diff=max_abs_diff,
             max_abs_logit=max_abs_logit,
         )
+    if args.dtype not in (None, DTYPE):
+        staging = _stored_as(staging, args.dtype, args.failure)
     shutil.rmtree(args.out, ignore_errors=True)
     staging.rename(args.out)
     result = {
@@ -95,14 +100,16 @@ def _merge(base: Path, adapter: Path, out: Path) -> list[Any]:
 
     if not (adapter / "adapter_model.safetensors").is_file():
         raise FileNotFoundError(f"no adapter_model.safetensors in {adapter}")
-    tokenizer = _tokenizer(adapter if (adapter / "tokenizer_config.json").is_file() else base)
-    model = PeftModel.from_pretrained(_model(base), str(adapter))
+    tokenizer = load_tokenizer(adapter if (adapter / "tokenizer_config.json").is_file() else base)
+    model = PeftModel.from_pretrained(load_model(base), str(adapter))
     model.eval()
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         raise ValueError("the tokenizer has more tokens than the model has embeddings")
-    before = _forward(model, tokenizer)
+    before = prompt_logits(model, tokenizer)
     merged = model.merge_and_unload(safe_merge=True)
     merged.save_pretrained(out)
+    if getattr(tokenizer, "chat_template", None) is None:
+        tokenizer.chat_template = getattr(load_tokenizer(base), "chat_template", None)
     tokenizer.save_pretrained(out)
     return before
 
@@ -114,42 +121,19 @@ def _copy(model: Path, out: Path) -> list[Any]:
         for path in sorted(model.glob(pattern)):
             if path.is_file() and not path.is_symlink():
                 shutil.copyfile(path, out / path.name)
-    return _logits(model)
+    return folder_logits(model)
 
 
-def _logits(folder: Path) -> list[Any]:
-    return _forward(_model(folder), _tokenizer(folder))
-
-
-def _model(folder: Path) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model.eval()
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def _forward(model: Any, tokenizer: Any) -> list[Any]:
-    import torch
-
-    outputs = []
-    with torch.inference_mode():
-        for prompt in PROMPTS:
-            tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
-            outputs.append(model(input_ids=tokens).logits[0].float())
-    return outputs
-
-
-def _compare(before: list[Any], after: list[Any]) -> tuple[float, float]:
-    """Return the largest absolute difference and the largest absolute logit."""
-    diff = max(float((one - other).abs().max()) for one, other in zip(before, after, strict=True))
-    return diff, max(float(one.abs().max()) for one in before)
+def _stored_as(staging: Path, dtype: str, failure: Path) -> Path:
+    """Return the folder that holds the proven model in `dtype`; the fp32 one is removed."""
+    stored = staging.with_name(f"{staging.name}.{dtype}")
+    shutil.rmtree(stored, ignore_errors=True)
+    try:
+        cast_folder(staging, stored, dtype)
+    except DoesNotFitError as error:
+        fail(failure, "chain.merge_numeric", str(error))
+    shutil.rmtree(staging)
+    return stored
 
 
 if __name__ == "__main__":

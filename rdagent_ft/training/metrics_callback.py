@@ -1,8 +1,9 @@
 # pyright: basic
-"""The trainer callback of all training jobs: one metrics line a log, and the divergence guard.
+"""The trainer callback of all training jobs: one metrics line a log, and the guard that ends bad runs.
 
-A trainer that diverged ends with exit code 0 and may even print loss 0; so the guard looks at loss
-and gradient norm at every log, stops the training and leaves the verdict in `failure`.
+A trainer that diverged ends with exit code 0 and may even print loss 0; so the guard looks at every
+log, stops the training and leaves the verdict in `failure`. What only some kinds have (reward variance,
+cut completions) is judged by `stage_health`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+
+from rdagent_ft.training.stage_health import LOSS_KINDS, Finding, PaceWatch, SignalWatch, TrainedKind
 
 BLOW_UP_FACTOR = 3.0
 BLOW_UP_OFFSET = 5.0
@@ -21,25 +25,37 @@ BLOW_UP_LOGS = 3
 FP16_BAD_NORMS = 5
 DEAD_LOGS = 3
 DEAD_LOSS_SHARE = 0.9
+MAX_METRICS = 48
+OWN_NAMES = frozenset({"step", "max_steps", "epoch", "loss", "grad_norm", "learning_rate", "num_tokens"})
 
 
 class MetricsCallback(TrainerCallback):
     """Appends to `path`: step, max_steps, epoch, loss, grad_norm, learning_rate, n_tokens, elapsed_s, eta_s.
 
-    Non-finite numbers are written as the strings "nan", "inf", "-inf", so that every line is JSON.
-    A resumed training appends; a reader keeps the last line of a step.
+    Behind them come the trainer's own metrics under their names, at most 48. Non-finite numbers are
+    written as the strings "nan", "inf", "-inf", so that every line is JSON. A resumed training
+    appends; a reader keeps the last line of a step.
 
-    Stops on a non-finite loss or gradient norm, on a loss above 3 times the first one + 5 for 3
-    logs, and on gradients that became exactly 0 without the loss having fallen (an enormous step
-    can drive all activations to 0: no NaN is ever seen, as a run with lr 1e6 showed).
+    Stops on a non-finite loss or gradient norm; where the loss shows progress, on a loss above 3 times
+    the first one + 5 for 3 logs; except for `grpo`, on gradients that became exactly 0 without the loss
+    having fallen (an enormous step can drive all activations to 0: no NaN is ever seen, as a run with
+    lr 1e6 showed); and on the findings of `stage_health`.
+
+    Attributes:
+        failure: why the guard stopped the training.
+        ends: metric name -> its first and last finite value, a resumed training's earlier lines included.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: TrainedKind = "sft") -> None:
         self.path = path
-        self.failure: tuple[str, dict[str, Any]] | None = None
+        self.kind: TrainedKind = kind
+        self.failure: Finding | None = None
+        self.ends: dict[str, tuple[float, float]] = {}
         self.n_tokens: int | None = None
         self.first_step: int | None = None
         self._started = time.monotonic()
+        self._signal = SignalWatch() if kind == "grpo" else None
+        self._pace = PaceWatch()
         self._first_loss: float | None = None
         self._n_high = 0
         self._n_bad_norms = 0
@@ -48,15 +64,17 @@ class MetricsCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the clock at the first step of this attempt; drop a line that a kill cut off."""
-        if self.path.is_file():
+        if self.path.is_file() and state.is_world_process_zero:
             content = self.path.read_bytes()
             if content and not content.endswith(b"\n"):
                 self.path.write_bytes(content[: content.rfind(b"\n") + 1])
+        if state.global_step:
+            self._recall(state.global_step)
         self._started = time.monotonic()
         self.first_step = state.global_step
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Write the line and look for divergence."""
+        """Write the line and look for a reason to stop."""
         if not logs or "loss" not in logs:
             return
         loss, grad_norm = _number(logs["loss"]), _number(logs.get("grad_norm"))
@@ -64,6 +82,7 @@ class MetricsCallback(TrainerCallback):
             self.n_tokens = int(float(logs["num_tokens"]))
         elapsed_s = time.monotonic() - self._started
         done = state.global_step - (self.first_step or 0)
+        values = _method_metrics(logs)
         line = {
             "step": state.global_step,
             "max_steps": state.max_steps,
@@ -74,13 +93,49 @@ class MetricsCallback(TrainerCallback):
             "n_tokens": self.n_tokens,
             "elapsed_s": round(elapsed_s, 3),
             "eta_s": round(elapsed_s / done * (state.max_steps - state.global_step), 1) if done else None,
+            **{name: _json_number(value) for name, value in values.items()},
         }
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, allow_nan=False) + "\n")
+        self._remember({"loss": loss, "grad_norm": grad_norm, **values})
         message = self._divergence(loss, grad_norm, fp16=bool(args.fp16))
         if message is not None:
-            self.failure = (message, {key: line[key] for key in ("step", "loss", "grad_norm")})
+            shown = {key: line[key] for key in ("step", "loss", "grad_norm")}
+            self.failure = Finding("train.diverged", message, shown)
+        elif self.failure is None:
+            self.failure = self._finding(values, line, alone=args.world_size == 1)
+        if self.failure is not None:
             control.should_training_stop = True
+
+    def _finding(self, values: Mapping[str, float], line: dict[str, Any], *, alone: bool) -> Finding | None:
+        found = None if self._signal is None else self._signal.see(values)
+        if found is None and alone:  # clocks differ between processes, and all must stop at the same step
+            work = line["step"] if self.n_tokens is None else self.n_tokens
+            found = self._pace.see(work, line["elapsed_s"])
+        return None if found is None else found._replace(evidence={"step": line["step"], **found.evidence})
+
+    def _recall(self, last_step: int) -> None:
+        """Let the lines of the attempts before, up to the checkpoint, count as seen."""
+        if not self.path.is_file():
+            return
+        for text in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+                known = {name: _number(value) for name, value in line.items() if value is not None}
+            except (ValueError, TypeError, AttributeError):
+                continue  # not one of ours: a reader skips it too
+            step = known.get("step")
+            if step is not None and step <= last_step:
+                values = _method_metrics(known)
+                self._remember({"loss": known.get("loss"), "grad_norm": known.get("grad_norm"), **values})
+                if self._signal is not None:
+                    self._signal.see(values)
+
+    def _remember(self, values: Mapping[str, float | None]) -> None:
+        for name, value in values.items():
+            if value is not None and math.isfinite(value):
+                self.ends[name] = (self.ends.get(name, (value, value))[0], value)
 
     def _divergence(self, loss: float | None, grad_norm: float | None, *, fp16: bool) -> str | None:
         if loss is not None and not math.isfinite(loss):
@@ -92,7 +147,7 @@ class MetricsCallback(TrainerCallback):
                 return f"the gradient norm became {grad_norm} (loss shown as {loss})"
         else:
             self._n_bad_norms = 0
-        if loss is None:
+        if loss is None or self.kind == "grpo":
             return None
         if self._first_loss is None:
             self._first_loss = loss
@@ -101,11 +156,25 @@ class MetricsCallback(TrainerCallback):
         self._n_dead = self._n_dead + 1 if dead else 0
         if self._n_dead >= DEAD_LOGS:
             return f"gradients vanished with the loss at {loss:.3g} (first {self._first_loss:.3g})"
+        if self.kind not in LOSS_KINDS:
+            return None
         high = loss > BLOW_UP_FACTOR * self._first_loss + BLOW_UP_OFFSET
         self._n_high = self._n_high + 1 if high else 0
         if self._n_high >= BLOW_UP_LOGS:
             return f"the loss rose from {self._first_loss:.3g} to {loss:.3g} and stayed there"
         return None
+
+
+def _method_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Return the trainer's own metrics; names that the line has already are left out."""
+    written = OWN_NAMES | {"n_tokens", "elapsed_s", "eta_s"}
+    found: dict[str, float] = {}
+    for name, value in logs.items():
+        if name in written or len(name) > 100 or isinstance(value, bool) or len(found) >= MAX_METRICS:
+            continue
+        if isinstance(value, (int, float)):
+            found[name] = float(value)
+    return found
 
 
 def _number(value: Any) -> float | None:

@@ -15,6 +15,7 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.job_tree import list_tree
 from rdagent_ft.execution.outputs import clean_text, read_json_file
 from rdagent_ft.execution.weight_files import MAX_FILES
+from rdagent_ft.training.stage_health import TrainedKind
 from rdagent_ft.values import Frozen
 
 _MODULE = "rdagent_ft.training"
@@ -25,6 +26,8 @@ Word = Annotated[str, StringConstraints(max_length=100), AfterValidator(clean_te
 Versions = Annotated[dict[Word, Word], Field(max_length=64)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Number = Annotated[float, Field(ge=0, le=1e15)]
+Value = Annotated[float, Field(ge=-1e30, le=1e30)]
+Ends = Annotated[dict[Word, tuple[Value, Value]], Field(max_length=64)]
 
 
 class TrainResult(Frozen):
@@ -35,13 +38,18 @@ class TrainResult(Frozen):
         train_loss: mean over the attempt's steps.
         n_tokens: tokens seen, prompts included and padding not; None when unknown.
         n_rows, n_rows_trained: rows read, and rows left after tokenisation and truncation.
-        share_tokens_trained: tokens with a loss / all tokens.
-        share_rows_with_end: rows that train the end token (truncated ones do not).
+        share_tokens_trained: tokens with a loss / all tokens; None where no answer is given (`grpo`,
+            `distill`) or the whole text is scored (`reward`).
+        share_rows_with_end: rows that train the end token (truncated ones do not); None as above.
         train_s: seconds in the training loop of this attempt.
         weights: the folder with the weights.
         resumed_from_step: step of the checkpoint it went on from.
         device: `cpu` or `cuda`.
         versions: package -> version.
+        stage: the kind of training; None in results of older versions.
+        metrics: metric -> its first and last logged value.
+        reference: what the policy was compared with: the start model with the adapter off, a frozen
+            copy of it, or its scores computed before; None where nothing is compared.
     """
 
     n_steps: Count
@@ -50,13 +58,16 @@ class TrainResult(Frozen):
     n_tokens: Count | None
     n_rows: Count
     n_rows_trained: Count
-    share_tokens_trained: Number
-    share_rows_with_end: Number
+    share_tokens_trained: Number | None
+    share_rows_with_end: Number | None
     train_s: Number
     weights: Literal["adapter", "model"]
     resumed_from_step: Count | None
     device: Word
     versions: Versions
+    stage: TrainedKind | None = None
+    metrics: Ends = {}
+    reference: Literal["adapter_off", "frozen_copy", "precomputed"] | None = None
 
 
 MAX_LOGIT_DIFF = 1e-5
@@ -75,10 +86,38 @@ class MergeResult(Frozen):
     versions: Versions
 
 
+def stage_argv(
+    kind: TrainedKind,
+    config: Path,
+    *,
+    rewards: Path | None = None,
+    reward_model: Path | None = None,
+    prompts_check: Path | None = None,
+) -> tuple[str, ...]:
+    """Return a training's command; it writes into its working directory.
+
+    Args:
+        kind, config: the stage's kind and its rendered TRL config.
+        rewards: `grpo` only, and needed there: the stage's reward declarations as a JSON list.
+        reward_model: the folder of the reward model that one of them asks.
+        prompts_check: rendered prompts to compare with the model's own template.
+    """
+    if (kind == "grpo") != (rewards is not None):
+        raise ValueError("`rewards` belongs to a `grpo` stage, which needs it")
+    argv = ("python", "-m", f"{_MODULE}.stage_job", "--kind", kind, "--config", str(config))
+    for flag, path in (
+        ("--rewards", rewards),
+        ("--reward-model", reward_model),
+        ("--prompts-check", prompts_check),
+    ):
+        if path is not None:
+            argv = (*argv, flag, str(path))
+    return argv
+
+
 def sft_argv(config: Path, *, prompts_check: Path | None = None) -> tuple[str, ...]:
-    """Return the SFT job's command; it writes into its working directory."""
-    argv = ("python", "-m", f"{_MODULE}.sft_job", "--config", str(config))
-    return argv if prompts_check is None else (*argv, "--prompts-check", str(prompts_check))
+    """Return the command of a supervised training; see `stage_argv`."""
+    return stage_argv("sft", config, prompts_check=prompts_check)
 
 
 def merge_argv(
@@ -143,7 +182,10 @@ def _require_weights(out_dir: Path, folder: Literal["adapter", "model"]) -> None
 def _read(out_dir: Path, kind: type[T]) -> T:
     values = read_json_file(out_dir, "result.json", 1 << 20)
     try:
-        return kind.model_validate({name: values.get(name) for name in kind.model_fields})
+        fields = kind.model_fields.items()
+        return kind.model_validate(
+            {name: values.get(name) for name, field in fields if name in values or field.is_required()}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

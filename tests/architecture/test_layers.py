@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "rdagent_ft"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "values", "__init__", "shipped", "tensor_files"}),
     frozenset({"settings", "settings_sources"}),
-    frozenset({"recipe", "data", "execution", "llm", "knowledge"}),
+    frozenset({"answers", "recipe", "data", "execution", "llm", "knowledge"}),
     frozenset({"planning", "training", "evaluation", "reporting"}),
     frozenset({"demo"}),
     frozenset({"engine"}),
@@ -24,7 +24,10 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 IN_JOBS = {
     *(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*_job.py")),
     "training/tiny.py",
-    "training/sft_run.py",
+    "training/model_logits.py",
+    "training/llamafactory_checks.py",
+    "training/llamafactory_watch.py",
+    *(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "training").glob("*_run.py")),
     "training/metrics_callback.py",
     "evaluation/lm_eval_answer.py",
     "evaluation/lm_eval_model.py",

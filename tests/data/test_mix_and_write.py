@@ -17,7 +17,7 @@ from rdagent_ft.data.rows import Message, Row, make_row
 from rdagent_ft.data.tokens import load_encoder
 from rdagent_ft.data.write import read_row_file, write_eval_items, write_rows, write_trl_sft
 from rdagent_ft.errors import DataError, RecipeError
-from rdagent_ft.recipe.schema import DataMix
+from rdagent_ft.recipe.data_mix import DataMix
 
 RowMaker = Callable[..., Row]
 

@@ -313,7 +313,7 @@ def test_losing_more_than_half_of_the_records_is_an_error(tmp_path: Path) -> Non
 
 
 def test_meta_keeps_short_json_values_and_says_what_it_left_out(tmp_path: Path) -> None:
-    record = {**GOOD, "n": 1, "tags": ["a"], "gone": None, "bad": float("nan"), "long": "x" * 3000}
+    record = {**GOOD, "n": 1, "tags": ["a"], "gone": None, "bad": float("nan"), "long": "x" * 9000}
     rows, report = read(lines(tmp_path / "rows.jsonl", [record]))
     assert rows[0].meta == {"n": 1, "tags": ["a"]}
     assert any("other columns of 1 rows" in note for note in report.notes)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rdagent_ft.evaluation.code.contained import Limits
 from rdagent_ft.evaluation.code.programs import program_of
 from rdagent_ft.evaluation.code.run_code import code_runner
 from rdagent_ft.evaluation.outside import CodeCase, CodeResult, CodeRunner
+from rdagent_ft.execution.contained import Limits
 from rdagent_ft.execution.docker_engine import Engine, connect
 from rdagent_ft.execution.docker_executor import DockerExecutor
 from rdagent_ft.execution.docker_labels import OUT_DIR, labels_of, own_labels

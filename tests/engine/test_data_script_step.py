@@ -19,7 +19,9 @@ from rdagent_ft.engine.steps.propose import plan_context
 from rdagent_ft.engine.summaries import summarise_step
 from rdagent_ft.evaluation.rows import Score
 from rdagent_ft.execution.port import JobResult
-from rdagent_ft.recipe.schema import DataMix, FullAdapter, Recipe, SftStage
+from rdagent_ft.recipe.data_mix import DataMix
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import FullAdapter, SftStage
 from rdagent_ft.reporting.records import SETUP_LOOP, BaselineOutput, CodeOutput
 
 READ = "import json\nrows = [json.loads(line) for line in open('/data/train.jsonl', encoding='utf-8')]\n"

@@ -11,7 +11,8 @@ from script_world import at_code_step
 
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
 from rdagent_ft.execution.port import FailureClass, JobResult
-from rdagent_ft.recipe.schema import FullAdapter, Recipe, SftStage
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import FullAdapter, SftStage
 
 RECIPE = Recipe(stages=(SftStage(adapter=FullAdapter()),))
 

@@ -15,7 +15,9 @@ from rdagent_ft.engine.context import RunRequest
 from rdagent_ft.engine.steps.leaks import drop_leaks
 from rdagent_ft.engine.steps.prepare import gather, prepare
 from rdagent_ft.errors import DataError
-from rdagent_ft.recipe.schema import DataMix, FullAdapter, Recipe, SftStage
+from rdagent_ft.recipe.data_mix import DataMix
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import FullAdapter, SftStage
 from rdagent_ft.settings import Settings
 
 WORDS = [f"word{n}" for n in range(500)]

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from rdagent_ft.evaluation.line_server import serve
+from rdagent_ft.execution.line_server import serve
 
 
 def answer(request: dict[str, object]) -> dict[str, object]:
@@ -23,6 +23,8 @@ def answer(request: dict[str, object]) -> dict[str, object]:
         case "fork":
             if os.fork() == 0:
                 time.sleep(600)
+            return {"group": os.getpgid(0)}
+        case "group":
             return {"group": os.getpgid(0)}
         case "memory":
             return {"n": len(bytearray(8 << 30))}

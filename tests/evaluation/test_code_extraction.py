@@ -8,9 +8,7 @@ import string
 
 import pytest
 
-from rdagent_ft.errors import DataError
-from rdagent_ft.evaluation.code.contained import Limits, run_program
-from rdagent_ft.evaluation.code.extraction import (
+from rdagent_ft.answers.code_extraction import (
     MAX_ANSWER_CHARS,
     MAX_BLOCKS,
     bare_program,
@@ -18,7 +16,9 @@ from rdagent_ft.evaluation.code.extraction import (
     fenced_blocks,
     readable_part,
 )
+from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.code.programs import program_of
+from rdagent_ft.execution.contained import Limits, run_program
 
 HEAD = 'from math import floor\n\n\ndef low(x):\n    """ Return the part of x before its point. """\n'
 GOLD = json.dumps(

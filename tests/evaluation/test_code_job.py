@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from rdagent_ft.evaluation.code.code_job import usable_workers
-from rdagent_ft.evaluation.code.contained import Limits, run_program
-from rdagent_ft.evaluation.code.syscall_filter import JUDGED, LAST_KNOWN, REFUSED, filter_bytes
+from rdagent_ft.execution.contained import Limits, run_program
+from rdagent_ft.execution.syscall_filter import JUDGED, LAST_KNOWN, REFUSED, filter_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEADERS = {
@@ -206,7 +206,7 @@ def test_no_more_programs_run_than_the_container_has_cores(monkeypatch: pytest.M
 
 def test_without_the_walls_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that refuses the filter: not one line of the program is executed."""
-    monkeypatch.setattr("rdagent_ft.evaluation.code.contained.filter_bytes", lambda: b"no filter at all")
+    monkeypatch.setattr("rdagent_ft.execution.contained.filter_bytes", lambda: b"no filter at all")
     shown = tmp_path / "shown"
     ended = run_program(f"open({str(shown)!r}, 'w').close()", QUICK)
     assert ended.outcome == "not_run"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from rdagent_ft.errors import JobError, PreflightError
-from rdagent_ft.evaluation.code.contained import Limits
 from rdagent_ft.evaluation.code.run_code import MAX_TRIES, code_runner, refuse_uncontained
 from rdagent_ft.evaluation.outside import CodeCase, CodeResult, CodeRunner
+from rdagent_ft.execution.contained import Limits
 from rdagent_ft.execution.local import LocalExecutor
 from rdagent_ft.execution.port import JobHandle, JobResult, JobSpec, JobState
 

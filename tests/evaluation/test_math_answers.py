@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("math_verify", reason="needs the package math-verify")
 
-from rdagent_ft.evaluation.line_worker import ask_all
 from rdagent_ft.evaluation.math_answers import MODULE, score_math
+from rdagent_ft.execution.line_worker import ask_all
 
 CASES = (
     ("so it is $\\boxed{\\frac{1}{2}}$", "\\frac{1}{2}", 1.0),

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rdagent_ft.answers.number_answers import whole_number
 from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.benchmarks import FoundBenchmark, compared_item, find_benchmark, load_items
 from rdagent_ft.evaluation.ifeval_answers import read_gold
-from rdagent_ft.evaluation.number_answers import whole_number
 from rdagent_ft.evaluation.public import records
 from rdagent_ft.values import canonical_json
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rdagent_ft.answers.json_values import NotStrictJson, parse_strict
+from rdagent_ft.answers.number_answers import gold_number, number_text, stated_number, whole_number
 from rdagent_ft.errors import DataError
-from rdagent_ft.evaluation.json_values import NotStrictJson, parse_strict
-from rdagent_ft.evaluation.number_answers import gold_number, number_text, stated_number, whole_number
 from rdagent_ft.evaluation.rows import RuleName
 from rdagent_ft.evaluation.scorers import MAX_ANSWER_CHARS, choose_scorer, score_answer
 

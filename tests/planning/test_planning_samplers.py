@@ -27,8 +27,9 @@ from rdagent_ft.planning.tpe import N_STARTUP, TpePlanner
 from rdagent_ft.planning.words import hypothesis_text
 from rdagent_ft.recipe.diff import apply_diff
 from rdagent_ft.recipe.rules import check_recipe
-from rdagent_ft.recipe.schema import FullAdapter, Recipe, SftStage
+from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.space import in_space
+from rdagent_ft.recipe.stages import FullAdapter, SftStage
 
 PLANNERS: tuple[Planner, ...] = (TpePlanner(), RandomPlanner())
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from rdagent_ft.errors import PreflightError
+from rdagent_ft.cli import validate as cli_validate
+from rdagent_ft.errors import PreflightError, Problem
+from rdagent_ft.recipe import data_mix, parser_check, rewards, stages
 from rdagent_ft.recipe.catalogue import METHODS, known_versions, load_catalogue
-from rdagent_ft.recipe.parser_check import run_trl_parser, trl_parser_argv
+from rdagent_ft.recipe.parser_check import run_trl_parser, run_trl_parsers
 from rdagent_ft.recipe.renames import load_renames, recipe_aliases
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
-from rdagent_ft.recipe.schema import LoraAdapter, Recipe, SftStage
+from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.trainer_config.ranges import RANGES
+from rdagent_ft.recipe.validate import is_recipe, validate_text
+from rdagent_ft.values import Frozen
 
 
 def test_catalogue_knows_methods_types_and_choices() -> None:
@@ -55,11 +62,15 @@ def test_ranges_name_known_keys() -> None:
 
 
 def test_recipe_aliases_lead_to_fields() -> None:
-    fields = set(SftStage.model_fields)
+    parts = [
+        value
+        for module in (stages, rewards, data_mix)
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Frozen)
+    ]
+    fields = {name for part in parts for name in part.model_fields}
     for alias, target in recipe_aliases().items():
-        head, _, tail = target.partition(".")
-        assert head in fields, alias
-        assert not tail or tail in LoraAdapter.model_fields, alias
+        assert set(target.split(".")) <= fields, alias
 
 
 @pytest.mark.train
@@ -72,58 +83,81 @@ def test_committed_catalogue_equals_a_fresh_introspection(repository: Path) -> N
 
 
 @pytest.mark.train
-def test_trainers_parser_accepts_a_rendered_recipe_and_names_what_is_wrong(tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
+def test_one_process_judges_many_configs_each_by_itself(tmp_path: Path) -> None:
     paths = StagePaths(model=Path("m"), train_file=Path("t.jsonl"), output_dir=Path("o"))
-    rendered = render_stage(Recipe(), 0, paths=paths, facts=RenderFacts(device="cuda")).text
-    config.write_text(rendered, encoding="utf-8")
-    assert run_trl_parser(config, "sft") == []
-    config.write_text(
-        config.read_text(encoding="utf-8") + "lora_rank: 3\nmax_seq_length: 5\n", encoding="utf-8"
-    )
-    problems = run_trl_parser(config, "sft")
-    assert [problem.key for problem in problems] == ["lora_rank", "max_seq_length"]
-
-
-@pytest.mark.train
-def test_trainers_parser_names_bad_values_and_batches(tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text("num_generations: 6\nper_device_train_batch_size: 4\n", encoding="utf-8")
-    (problem,) = run_trl_parser(config, "grpo")
-    assert problem.problem_class == "config.grpo_batch"
-    config.write_text("learning_rate: abc\n", encoding="utf-8")
-    (problem,) = run_trl_parser(config, "sft")
-    assert problem.key == "learning_rate"
+    ours = render_stage(Recipe(), 0, paths=paths, facts=RenderFacts(device="cuda")).text
+    texts: list[tuple[Any, str, list[str]]] = [
+        ("sft", ours, []),
+        ("sft", f"{ours}lora_rank: 3\nmax_seq_length: 5\n", ["lora_rank", "max_seq_length"]),
+        ("sft", "learning_rate: abc\n", ["learning_rate"]),
+        ("grpo", "num_generations: 6\nper_device_train_batch_size: 4\n", ["num_generations"]),
+        ("dpo", "beta: x\n", ["beta"]),
+        # A value of the file before must not stay behind as a default.
+        ("sft", "eval_strategy: steps\nsave_strategy: epoch\nload_best_model_at_end: true\n",
+         ["load_best_model_at_end"]),
+        ("sft", "eval_strategy: steps\n", []),
+    ]  # fmt: skip
+    configs: list[tuple[Path, Any]] = []
+    for number, (method, text, _) in enumerate(texts):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text, encoding="utf-8")
+        configs.append((path, method))
+    verdicts = run_trl_parsers(configs)
+    classes = {problem.problem_class for problem in verdicts[3]}
+    assert classes == {"config.grpo_batch"}
+    # The parser names no key of a group that does not divide.
+    verdicts[3] = [replace(problem, key="num_generations") for problem in verdicts[3]]
+    assert [[problem.key for problem in said] for said in verdicts] == [keys for *_, keys in texts]
+    assert run_trl_parsers([]) == []
 
 
 @pytest.mark.train
 def test_clean_corpus_passes_the_trainers_parser() -> None:
     """Our verdict `clean` and the trainer's must agree for every method."""
     folder = Path(__file__).parent / "clean"
-    script = (
-        "import sys, importlib.util as u\n"
-        f"spec = u.spec_from_file_location('job', {str(trl_parser_argv(Path(), 'sft')[1])!r})\n"
-        "job = u.module_from_spec(spec); spec.loader.exec_module(job)\n"
-        "for line in sys.stdin:\n"
-        "    method, path = line.split()\n"
-        "    print(path, job.parse(method, path))\n"
-    )
-    names = {path.name: path.name.split("-")[0].split(".")[0] for path in folder.glob("*.yaml")}
-    lines = [f"{method} {folder / name}" for name, method in names.items() if method in METHODS]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    verdicts = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert len(verdicts) == len(lines), done.stderr
     # Keys for `accelerate launch` are no business of the parser.
-    wrong = {
-        Path(path).name: said for path, said in verdicts.items() if said != "[]" and "packed" not in path
-    }
-    assert wrong == {}
+    files = [
+        (path, method)
+        for path in sorted(folder.glob("*.yaml"))
+        for method in METHODS
+        if path.name.split("-")[0].split(".")[0] == method and "packed" not in path.name
+    ]
+    files = [(path, method) for path, method in files if not is_recipe(yaml.safe_load(path.read_text()))]
+    assert len(files) >= 10
+    verdicts = run_trl_parsers(files)
+    assert {path.name: said for (path, _), said in zip(files, verdicts, strict=True) if said} == {}
+
+
+RECIPE = """
+stages:
+  - {kind: sft}
+  - {kind: merge}
+  - {kind: dpo, adapter: {kind: lora, quantization: nf4}}
+  - {kind: merge}
+  - {kind: grpo, adapter: {kind: full}, use_vllm: true, rewards: [{kind: exact}]}
+"""
+
+
+@pytest.mark.train
+def test_deep_validation_of_a_recipe_asks_about_every_stage_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE, encoding="utf-8")
+    report = validate_text(RECIPE, name=file.name)
+    assert report.problems == ()
+    asked: list[Any] = []
+
+    def recording(configs: list[Any], *, python: str | None = None) -> Any:
+        asked.extend((path.read_text(encoding="utf-8").splitlines()[0], method) for path, method in configs)
+        verdicts = run_trl_parsers(configs, python=python)
+        assert verdicts == [[], [], []]
+        return [[], [Problem("beta", None, "is wrong", "config.bad_value", "correct it")], []]
+
+    monkeypatch.setattr(parser_check, "run_trl_parsers", recording)
+    (problem,) = cli_validate._deep(file, report)
+    assert [method for _, method in asked] == ["sft", "dpo", "grpo"]
+    assert (problem.key, problem.rule) == ("stages.2", "renders to `beta`, which is wrong")
 
 
 def test_a_missing_trainer_is_a_preflight_error(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from recipe_strategies import BROKEN_FILES, RECIPES
 
 from rdagent_ft.errors import RecipeError
 from rdagent_ft.recipe.diff import apply_diff, known_paths, recipe_diff
 from rdagent_ft.recipe.parse import parse_recipe
+from rdagent_ft.recipe.rewards import ExactReward, JsonSchemaReward, RegexReward
 from rdagent_ft.recipe.schema import Recipe
-
-RECIPES = st.builds(Recipe)
+from rdagent_ft.recipe.stages import DpoStage, GrpoStage, MergeStage, SftStage
 
 
 @given(RECIPES, RECIPES)
@@ -67,7 +68,7 @@ def test_a_new_adapter_kind_takes_its_own_defaults() -> None:
         ({"stages.0.adapter.r": 0}, "config.bad_value", "stages.0.adapter.r", "from 1 to 512"),
         ({"stages.0.packing": "yes"}, "config.bad_value", "stages.0.packing", "true or false"),
         ({"stages.0.epochs": True}, "config.bad_value", "stages.0.epochs", "100"),
-        ({"stages.0.epochs": float("nan")}, "config.bad_value", "recipe", "finite"),
+        ({"stages.0.epochs": float("nan")}, "config.bad_value", "stages.0.epochs", "finite"),
         ({"stages.0.lr_scheduler": "cosin"}, "config.bad_value", "stages.0.lr_scheduler", "cosine"),
         ({"model": "other"}, "config.protected_key", "model", "drop"),
         ({"stages.0.output_dir": "/x"}, "config.protected_key", "stages.0.output_dir", "drop"),
@@ -119,12 +120,115 @@ def test_known_paths_hold_objects_and_leaves() -> None:
     )
 
 
-def test_parse_accepts_text_numbers_and_refuses_foreign_stages() -> None:
-    recipe, problems = parse_recipe({"stages": [{"kind": "sft", "learning_rate": "2e-4"}]})
+def test_text_that_spells_a_number_is_one_where_a_number_stands() -> None:
+    recipe, problems = parse_recipe(
+        {
+            "stages": [
+                {"kind": "grpo", "learning_rate": "2e-6", "rewards": [{"kind": "regex", "pattern": "2e-6"}]}
+            ]
+        }
+    )
     assert problems == []
     assert recipe is not None
-    assert recipe.stages[0].learning_rate == 2e-4
-    _, problems = parse_recipe({"stages": [{"kind": "sft"}, {"kind": "merge"}, {"kind": "dpo"}]})
-    assert {problem.problem_class for problem in problems} == {"chain.unsupported_stage"}
-    _, problems = parse_recipe({"stages": [{"kind": "merge"}]})
-    assert problems[0].problem_class == "chain.stage_order"
+    (stage,) = recipe.stages
+    assert isinstance(stage, GrpoStage)
+    assert stage.learning_rate == 2e-6
+    assert stage.rewards[0] == RegexReward(pattern="2e-6")
+
+
+def test_one_loss_and_a_schema_as_a_mapping_are_taken_as_meant() -> None:
+    recipe, problems = parse_recipe(
+        {
+            "stages": [
+                {"kind": "dpo", "loss_type": "ipo", "loss_weights": "0.5"},
+                {"kind": "merge"},
+                {"kind": "grpo", "rewards": [{"kind": "json_schema", "json_schema": {"type": "object"}}]},
+            ]
+        }
+    )
+    assert problems == []
+    assert recipe is not None
+    dpo, _, grpo = recipe.stages
+    assert isinstance(dpo, DpoStage)
+    assert (dpo.loss_type, dpo.loss_weights) == (("ipo",), (0.5,))
+    assert isinstance(grpo, GrpoStage)
+    assert grpo.rewards[0] == JsonSchemaReward(json_schema='{"type":"object"}')
+
+
+@given(BROKEN_FILES)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_parsing_never_raises_and_names_what_it_refuses(values: dict[str, Any]) -> None:
+    recipe, problems = parse_recipe(values)
+    assert (recipe is None) == bool(problems)
+    assert len({(problem.key, problem.problem_class) for problem in problems}) == len(problems)
+    for problem in problems:
+        assert problem.rule
+        assert problem.fix
+        json.dumps(problem.as_json(), allow_nan=False)
+
+
+SEVERAL = Recipe(
+    stages=(
+        SftStage(),
+        MergeStage(),
+        GrpoStage(rewards=(ExactReward(), RegexReward(pattern="a"))),
+    )
+)
+
+
+def test_a_field_of_any_stage_and_reward_can_be_set() -> None:
+    child = apply_diff(
+        SEVERAL, {"stages.2.num_generations": 4, "stages.2.rewards.1.weight": 0.1, "stages.0.adapter.r": 8}
+    )
+    assert recipe_diff(SEVERAL, child) == {
+        "stages.0.adapter.r": 8,
+        "stages.2.num_generations": 4,
+        "stages.2.rewards.1.weight": 0.1,
+    }
+    paths = known_paths(SEVERAL)
+    assert {"stages.1.kind", "stages.2.rewards", "stages.2.rewards.1.pattern"} <= set(paths)
+    assert not [path for path in paths if path.startswith("stages.1.") and path != "stages.1.kind"]
+
+
+def test_stages_are_added_and_removed_by_giving_the_list() -> None:
+    longer = apply_diff(Recipe(), {"stages": [*Recipe().model_dump()["stages"], {"kind": "merge"}]})
+    assert [stage.kind for stage in longer.stages] == ["sft", "merge"]
+    assert list(recipe_diff(Recipe(), longer)) == ["stages"]
+    assert apply_diff(longer, recipe_diff(longer, Recipe())) == Recipe()
+    with pytest.raises(RecipeError, match="problem") as caught:
+        apply_diff(Recipe(), {"stages.1": {"kind": "merge"}})
+    assert "give `stages` whole" in caught.value.problems[0].rule
+
+
+def test_a_stage_of_another_kind_takes_its_own_defaults() -> None:
+    child = apply_diff(Recipe(), {"stages.0.kind": "dpo", "stages.0.beta": 0.2})
+    assert child.stages == (DpoStage(beta=0.2),)
+    assert list(recipe_diff(Recipe(), child)) == ["stages.0"]
+
+
+def test_a_diff_that_breaks_the_order_is_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        apply_diff(SEVERAL, {"stages.0.adapter": {"kind": "full"}})
+    assert [(p.problem_class, p.key) for p in caught.value.problems] == [
+        ("chain.stage_order", "stages.1.kind")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("diff", "problem_class", "words"),
+    [
+        ({"stages.0.temperature": 1.0}, "config.protected_key", "drop"),
+        ({"stages.2.temprature": 1.0}, "config.unknown_key", "stages.2.temperature"),
+        ({"stages.2.packing": True}, "config.unknown_key", "stages.0.packing"),
+        ({"stages.1.epochs": 2}, "config.unknown_key", "stages.0.epochs"),
+        ({"stages.2.rewards.1.regex": "b"}, "config.unknown_key", "stages.2.rewards.1.pattern"),
+    ],
+)
+def test_a_wrong_path_in_one_of_several_stages_is_named(
+    diff: dict[str, Any], problem_class: str, words: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        apply_diff(SEVERAL, diff)
+    (problem,) = caught.value.problems
+    assert (problem.problem_class, problem.key) == (problem_class, next(iter(diff)))
+    assert words in problem.fix

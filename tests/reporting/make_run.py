@@ -17,7 +17,9 @@ from typing import Any
 from rdagent_ft.data.rows import DatasetSource, FileRef, ModelSource, ReadReport
 from rdagent_ft.evaluation.rows import Comparison, Score, Verdict
 from rdagent_ft.execution.port import JobResult, JobSpec
-from rdagent_ft.recipe.schema import DataMix, LoraAdapter, Recipe, SftStage
+from rdagent_ft.recipe.data_mix import DataMix
+from rdagent_ft.recipe.schema import Recipe
+from rdagent_ft.recipe.stages import LoraAdapter, SftStage
 from rdagent_ft.reporting.records import (
     SETUP_LOOP,
     BaselineOutput,
@@ -25,16 +27,15 @@ from rdagent_ft.reporting.records import (
     CodeOutput,
     EvaluateOutput,
     ExportOutput,
-    Failure,
     FeedbackOutput,
     PrepareOutput,
     ProposeOutput,
     ReportedBenchmark,
     SplitInfo,
-    TrainingHealth,
     TrainOutput,
 )
 from rdagent_ft.reporting.seal import LOOK_COLUMNS, SealedLook, first_hash, read_looks, sealed
+from rdagent_ft.reporting.stage_records import Failure, TrainingHealth
 from rdagent_ft.reporting.tables import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
 from rdagent_ft.values import Frozen
 

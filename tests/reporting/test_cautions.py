@@ -11,7 +11,8 @@ from rdagent_ft.evaluation.guards import judge_guards
 from rdagent_ft.reporting.cautions import cautions
 from rdagent_ft.reporting.facts import claim_facts
 from rdagent_ft.reporting.read import open_run
-from rdagent_ft.reporting.records import ClaimOutput, CleanSubset, Failure, SeedTraining
+from rdagent_ft.reporting.records import ClaimOutput, CleanSubset, SeedTraining
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.reporting.view import RunView
 
 

@@ -236,8 +236,8 @@ def test_a_bad_metrics_file_does_not_stop_the_report(tmp_path: Path) -> None:
     (run_dir / "loops/002/stages/1-sft/attempt-2/metrics.jsonl").write_text(
         '{"step": 1, "loss": 1e999}\n{"step": true, "loss": 1}\n{"step": 1' + "0" * 400 + ', "loss": 1}\n'
     )
-    assert loss_curve(run_dir, 0)[0] == []
-    assert loss_curve(run_dir, 2, 2) == ([], "no losses were logged")
+    assert loss_curve(run_dir, "loops/000/stages/1-sft/attempt-1")[0] == []
+    assert loss_curve(run_dir, "loops/002/stages/1-sft/attempt-2") == ([], "no losses were logged")
     assert "root:" not in report_html(open_run(run_dir))
 
 
@@ -251,7 +251,7 @@ def test_the_last_line_of_a_repeated_step_counts(tmp_path: Path) -> None:
         {"step": 3, "loss": "nan"},
     ]
     (folder / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + '\n{"step": 4, "lo')
-    assert loss_curve(tmp_path, 0) == ([(1.0, 3.0), (2.0, 2.0)], None)
+    assert loss_curve(tmp_path, "loops/000/stages/1-sft/attempt-1") == ([(1.0, 3.0), (2.0, 2.0)], None)
 
 
 def test_a_run_that_ended_before_its_data_was_read(tmp_path: Path) -> None:

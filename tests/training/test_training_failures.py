@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rdagent_ft.execution.port import FailureClass, JobResult
-from rdagent_ft.reporting.records import TrainingHealth
+from rdagent_ft.reporting.stage_records import TrainingHealth
 from rdagent_ft.training.failures import classify, error_messages, load_signatures
 
 LOGS = sorted((Path(__file__).parent / "logs").glob("*.txt"))

@@ -18,7 +18,7 @@ from rdagent_ft.execution.local import LocalExecutor
 from rdagent_ft.execution.outputs import read_json_lines, read_log
 from rdagent_ft.execution.port import JobHandle, JobResult, JobSpec
 from rdagent_ft.execution.weight_files import check_weights
-from rdagent_ft.reporting.records import Failure
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.failures import classify
 from rdagent_ft.training.monitor import read_health
 from rdagent_ft.training.plan import (

@@ -70,7 +70,7 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
     samples, seconds = _score(ctx, loop, trained, seeds, decoding, tasks)
     margin = ctx.settings.equivalence_margin
     target = _pair(samples, test_task, margin)
-    over_seeds = _over_seeds(samples, test_task, seeds, proposal.recipe.stages[0].seed, margin)
+    over_seeds = _over_seeds(samples, test_task, seeds, proposal.recipe.first_stage.seed, margin)
     comparison = target.comparison if over_seeds is None else over_seeds.comparison
     reported = {task.benchmark: _pair(samples, task, margin) for task in tasks[1:]}
     return ClaimOutput(

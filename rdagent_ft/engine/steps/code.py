@@ -14,25 +14,27 @@ from rdagent_ft.data.audit import audit_problems, audit_rows
 from rdagent_ft.data.mix import MixResult, build_mix
 from rdagent_ft.data.near_duplicates import near_duplicate_clusters
 from rdagent_ft.data.rows import Row
-from rdagent_ft.data.write import read_row_file, write_trl_sft
+from rdagent_ft.data.write import read_row_file, write_rows
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import rule_facts
 from rdagent_ft.engine.steps.data_script import Scripted, script_data
 from rdagent_ft.engine.steps.rejection import rejected
+from rdagent_ft.engine.steps.stage_data import MIX_NAME, known_data
+from rdagent_ft.engine.steps.stage_job import render_config, stage_folder
 from rdagent_ft.errors import Problem, RecipeError
-from rdagent_ft.recipe.data_script import SCRIPT_NAME
 from rdagent_ft.recipe.memory import estimate_memory_gib, read_model_shape
-from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.rules import check_recipe, recipe_warnings
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.reporting.records import CodeOutput, Failure, ProposeOutput
+from rdagent_ft.recipe.stages import AnyPreferenceStage, SftStage
+from rdagent_ft.reporting.records import CodeOutput, ProposeOutput
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.values import sha256_file, write_atomic, write_json
 
-CONFIG_NAME = "1-sft.yaml"
+AUDIT_NAME = "audit.json"
 
 
 def code(ctx: RunContext, loop: int) -> CodeOutput:
-    """Build `loops/NNN/data/train.jsonl` and `loops/NNN/files/`; return what was built or why not."""
+    """Build `loops/NNN/data/` and `loops/NNN/files/`; return what was built or why not."""
     proposal = ctx.journal.output(loop, "propose", ProposeOutput)
     assert proposal is not None
     if proposal.recipe is None:
@@ -54,15 +56,14 @@ def code(ctx: RunContext, loop: int) -> CodeOutput:
 
 def _scripted(ctx: RunContext, loop: int, recipe: Recipe, script: str, rows: list[Row]) -> Scripted | Failure:
     """Run the data script, unless the recipe breaks a rule: that costs no container."""
-    problems = check_recipe(recipe, rule_facts(ctx, None))
+    problems = check_recipe(recipe, rule_facts(ctx, None, recipe))
     return rejected(problems) if problems else script_data(ctx, loop, script, rows)
 
 
 def _checked(ctx: RunContext, loop: int, recipe: Recipe, mix: MixResult) -> CodeOutput:
-    """Judge recipe and rows by V1 and V3; write the trainer's files when nothing is wrong."""
-    prepared = ctx.prepared
-    facts = rule_facts(ctx, len(mix.rows))
-    report = audit_rows(mix.rows, ctx.text_encoder, prepared.prompt_format, recipe.stages[0].max_length)
+    """Judge recipe and rows by V1 and V3; write the rows and render every stage when nothing is wrong."""
+    facts = rule_facts(ctx, len(mix.rows), recipe)
+    report = audit_rows(mix.rows, ctx.text_encoder, ctx.prepared.prompt_format, _longest_row(recipe))
     problems = [*check_recipe(recipe, facts), *audit_problems(report)]
     output = CodeOutput(
         n_train_rows=len(mix.rows),
@@ -72,21 +73,66 @@ def _checked(ctx: RunContext, loop: int, recipe: Recipe, mix: MixResult) -> Code
     if problems:
         return output.model_copy(update={"failure": rejected(problems)})
     folder = ctx.loop_dir(loop)
-    train_file = folder / "data" / "train.jsonl"
-    write_trl_sft(train_file, mix.rows, prepared.prompt_format)
-    config, render_notes = render_config(ctx, recipe, train_file, len(mix.rows))
-    write_atomic(folder / "files" / CONFIG_NAME, config)
-    write_json(folder / "files" / "audit.json", report.model_dump(mode="json"))
-    names = (CONFIG_NAME, "audit.json", *((SCRIPT_NAME,) if recipe.data.script is not None else ()))
-    shape = read_model_shape(Path(prepared.model.path))
+    write_rows(folder / "data" / MIX_NAME, mix.rows)
+    write_json(folder / "files" / AUDIT_NAME, report.model_dump(mode="json"))
+    data = _write_data(ctx, loop, recipe)
+    if isinstance(data, Failure):
+        return output.model_copy(update={"failure": data})
+    render_notes = _render(ctx, loop, recipe, len(mix.rows))
+    written = [*sorted((folder / "files").iterdir()), *data]
+    shape = read_model_shape(Path(ctx.prepared.model.path))
     return output.model_copy(
         update={
-            "files": {name: sha256_file(folder / "files" / name) for name in names}
-            | {"data/train.jsonl": sha256_file(train_file)},
+            "files": {_name(path, folder): sha256_file(path) for path in written if path.is_file()},
             "notes": (*output.notes, *render_notes),
-            "estimate_gib": estimate_memory_gib(recipe, shape, prepared.device).total_gib,
+            "estimate_gib": max(
+                estimate_memory_gib(recipe, shape, ctx.prepared.device, stage_index=place).total_gib
+                for place, _ in recipe.trained_stages
+            ),
         }
     )
+
+
+def _write_data(ctx: RunContext, loop: int, recipe: Recipe) -> list[Path] | Failure:
+    """Write the rows of every stage whose rows do not come from a trained stage's samples."""
+    files: list[Path] = []
+    for _, stage in recipe.trained_stages:
+        if isinstance(stage, AnyPreferenceStage) and stage.pairs == "sampled":
+            continue
+        data = known_data(ctx, loop, stage)
+        if isinstance(data, Failure):
+            return data
+        files.append(data.file)
+    return files
+
+
+def _render(ctx: RunContext, loop: int, recipe: Recipe, n_rows: int) -> tuple[str, ...]:
+    """Write each stage's config as far as it is known now; return the notes of all of them.
+
+    A later stage's config names the weights before it, which do not exist yet: `train` renders it again
+    with their folder. That it can be rendered at all is found out here, before anything costs GPU time.
+    """
+    folder, notes = ctx.loop_dir(loop), list[str]()
+    for place, stage in recipe.trained_stages:
+        name = stage_folder(place + 1, stage.kind)
+        base = Path(ctx.prepared.model.path) if place == 0 else folder / "stages" / f"before-{name}"
+        file = folder / "data" / f"{name}.jsonl"
+        text, own = render_config(ctx, recipe, place + 1, model=base, train_file=file, n_rows=n_rows)
+        if place == 0:
+            write_atomic(folder / "files" / f"{name}.yaml", text)
+        notes += own if len(recipe.stages) == 1 else [f"{name}: {note}" for note in own]
+    return tuple(notes)
+
+
+def _longest_row(recipe: Recipe) -> int:
+    """Return the length at which the audit judges rows: that of the first stage that trains on answers."""
+    stages = [stage for _, stage in recipe.trained_stages]
+    return next((stage.max_length for stage in stages if isinstance(stage, SftStage)), stages[0].max_length)
+
+
+def _name(path: Path, folder: Path) -> str:
+    inside = path.relative_to(folder)
+    return inside.name if inside.parts[0] == "files" else str(inside)
 
 
 def _with_known_sources(recipe: Recipe, train: list[Row], made: list[Row]) -> Recipe:
@@ -104,20 +150,6 @@ def _mix(ctx: RunContext, recipe: Recipe, rows: list[Row]) -> MixResult:
         tokens = {row.item_id: sum(pair) for row, pair in zip(rows, pairs, strict=True)}
     clusters = near_duplicate_clusters(rows) if recipe.data.dedupe == "near" else {}
     return build_mix(rows, recipe.data, clusters=clusters, n_tokens=tokens)
-
-
-def render_config(
-    ctx: RunContext, recipe: Recipe, train_file: Path, n_rows: int
-) -> tuple[str, tuple[str, ...]]:
-    """Return the trainer's config of a recipe's first stage, and one line for each automatic choice."""
-    prepared = ctx.prepared
-    rendered = render_stage(
-        recipe,
-        0,
-        paths=StagePaths(model=Path(prepared.model.path), train_file=train_file, output_dir=Path("output")),
-        facts=RenderFacts(device=prepared.device, n_train_rows=n_rows),
-    )
-    return rendered.text, rendered.notes
 
 
 def _mix_notes(mix: MixResult) -> tuple[str, ...]:

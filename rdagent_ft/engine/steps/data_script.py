@@ -23,7 +23,8 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.benchmarks import compared_item, find_benchmark, load_items
 from rdagent_ft.execution.outputs import read_numbered_json_lines
 from rdagent_ft.recipe.data_script import SCRIPT_NAME
-from rdagent_ft.reporting.records import Failure, ScriptedData
+from rdagent_ft.reporting.records import ScriptedData
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.data_script import (
     DATA_PLACE,
     INPUT_NAME,

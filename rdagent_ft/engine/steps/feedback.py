@@ -14,11 +14,11 @@ from rdagent_ft.planning.lesson import write_lesson
 from rdagent_ft.reporting.records import (
     CodeOutput,
     EvaluateOutput,
-    Failure,
     FeedbackOutput,
     ProposeOutput,
     TrainOutput,
 )
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.values import write_atomic
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from rdagent_ft.data.models import resolve_model
 from rdagent_ft.data.near_duplicates import near_duplicate_clusters
+from rdagent_ft.data.preference_store import write_preference_rows
 from rdagent_ft.data.read import read_rows
 from rdagent_ft.data.resolve import resolve_dataset
 from rdagent_ft.data.rows import SPLIT_NAMES, DatasetSource, ModelSource, ReadReport, Row, SplitName
@@ -24,6 +25,8 @@ from rdagent_ft.data.tokens import TextEncoder, load_encoder
 from rdagent_ft.data.write import write_rows
 from rdagent_ft.engine.context import RunContext, RunRequest
 from rdagent_ft.engine.steps.leaks import REPORT_NAME, drop_leaks
+from rdagent_ft.engine.steps.preferences import Preferences, gather_preferences
+from rdagent_ft.engine.steps.stage_data import PREFERENCES_NAME
 from rdagent_ft.errors import DataError, PreflightError, UserError
 from rdagent_ft.evaluation.benchmarks import check_benchmarks, find_benchmark, load_items
 from rdagent_ft.evaluation.ifeval_answers import find_nltk_data
@@ -33,7 +36,7 @@ from rdagent_ft.evaluation.score import missing_for
 from rdagent_ft.evaluation.scorers import choose_scorer
 from rdagent_ft.execution.machine import Gpu, Machine, machine_facts, read_machine
 from rdagent_ft.llm.judge_endpoint import resolve_judge_endpoint
-from rdagent_ft.reporting.records import PrepareOutput, SplitInfo
+from rdagent_ft.reporting.records import PreferenceInfo, PrepareOutput, SplitInfo
 from rdagent_ft.settings import Settings
 from rdagent_ft.values import sha256_file, write_json
 
@@ -62,6 +65,7 @@ class Gathered(NamedTuple):
     n_contaminated: int
     contamination: dict[str, Any]
     seconds: float
+    preferences: Preferences | None = None
 
 
 def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Gathered:
@@ -91,8 +95,14 @@ def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Ga
     encoder = load_encoder(Path(model.path))
     prompt_format: PromptFormat = "chat" if model.has_chat_template else "plain"
     splits, clusters, n_contaminated = _split(rows, settings)
-    leaks = drop_leaks(splits, _reported_items(reported, settings))
+    reported_items = _reported_items(reported, settings)
+    leaks = drop_leaks(splits, reported_items)
     splits["train"] = leaks.train
+    preferences = (
+        gather_preferences(request.preferences, settings, splits, reported_items)
+        if request.preferences is not None
+        else None
+    )
     train_tokens = [sum(pair) for pair in encoder.rows_tokens(splits["train"], prompt_format)]
     if settings.target_benchmark == HELDOUT:
         scorer, reason = choose_scorer([row.completion for row in splits["train"]])
@@ -119,10 +129,11 @@ def gather(request: RunRequest, settings: Settings, gpus: tuple[Gpu, ...]) -> Ga
         method=method,
         max_new_tokens=max_new_tokens,
         reported=tuple(name for name in reported if name != settings.target_benchmark),
-        notices=(*notices, *leaks.notices),
+        notices=(*notices, *leaks.notices, *(preferences.notes if preferences is not None else ())),
         n_contaminated=n_contaminated + leaks.n_dropped,
         contamination=leaks.report,
         seconds=time.monotonic() - started,
+        preferences=preferences,
     )
 
 
@@ -135,6 +146,7 @@ def prepare(ctx: RunContext, gathered: Gathered | None = None) -> PrepareOutput:
         write_rows(path, found.splits[name])
         infos[name] = SplitInfo(n_items=len(found.splits[name]), sha256=sha256_file(path))
     write_json(ctx.run_dir / "data" / REPORT_NAME, found.contamination)
+    pairs = None if found.preferences is None else _write_preferences(ctx, found.preferences)
     groups = Counter(found.clusters.values())
     percentiles = _percentiles(found.train_tokens)
     sources = Counter(row.source for row in found.splits["train"] if row.source is not None)
@@ -160,7 +172,16 @@ def prepare(ctx: RunContext, gathered: Gathered | None = None) -> PrepareOutput:
         memory_gib=found.machine.memory_gib,
         gpu_memory_gib=max((gpu.memory_gib for gpu in found.machine.gpus), default=None),
         notices=(*found.notices, *found.read.notes),
+        preferences=pairs,
         seconds=found.seconds,
+    )
+
+
+def _write_preferences(ctx: RunContext, found: Preferences) -> PreferenceInfo:
+    path = ctx.run_dir / "data" / PREFERENCES_NAME
+    write_preference_rows(path, found.rows)
+    return PreferenceInfo(
+        source=found.source, n_rows=len(found.rows), n_copies=found.n_copies, sha256=sha256_file(path)
     )
 
 

@@ -6,19 +6,15 @@ from pathlib import Path
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import rule_facts
+from rdagent_ft.engine.steps.mend import mended
 from rdagent_ft.errors import LlmError, PreflightError
 from rdagent_ft.planning.port import PlanContext, Trial
 from rdagent_ft.recipe.data_script import shown_value
 from rdagent_ft.recipe.default import DefaultFacts, default_recipe
 from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.reporting.records import (
-    EvaluateOutput,
-    Failure,
-    FeedbackOutput,
-    ProposeOutput,
-    TrainOutput,
-)
+from rdagent_ft.reporting.records import EvaluateOutput, FeedbackOutput, ProposeOutput, TrainOutput
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.values import write_atomic, write_json
 
 FATAL_LLM_KINDS = frozenset({"auth", "quota"})
@@ -33,8 +29,13 @@ def propose(ctx: RunContext, loop: int) -> ProposeOutput:
     if loop == 0:
         output = _first(ctx)
     else:
+        context = plan_context(ctx, loop)
+        repaired = mended(ctx, loop, context)
+        if repaired is not None:
+            _write(ctx.loop_dir(loop), repaired)
+            return repaired
         try:
-            proposal = ctx.planner.ask(plan_context(ctx, loop))
+            proposal = ctx.planner.ask(context)
         except LlmError as error:
             if error.kind in FATAL_LLM_KINDS:
                 raise PreflightError(error.message, hint=error.hint) from None

@@ -19,7 +19,7 @@ from rdagent_ft.evaluation.racing import RaceOver, RaceState, next_stage, race_o
 from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.evaluation.statistics import compare
 from rdagent_ft.evaluation.trials import belief_after
-from rdagent_ft.reporting.records import Failure
+from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.values import write_atomic
 
 

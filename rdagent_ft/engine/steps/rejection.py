@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rdagent_ft.errors import Problem
-from rdagent_ft.reporting.records import Failure
+from rdagent_ft.reporting.stage_records import Failure
 
 
 def rejected(problems: Sequence[Problem]) -> Failure:

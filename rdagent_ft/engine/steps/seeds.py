@@ -7,11 +7,11 @@ stays the selected one. A training that fails is recorded and stands in the repo
 from __future__ import annotations
 
 from rdagent_ft.engine.context import RunContext
-from rdagent_ft.engine.steps.code import CONFIG_NAME, render_config
-from rdagent_ft.engine.steps.train import train_config
+from rdagent_ft.engine.steps.chain import train_chain
+from rdagent_ft.engine.steps.chain_place import ChainPlace
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.reporting.records import CodeOutput, TrainOutput
-from rdagent_ft.values import write_atomic
+from rdagent_ft.recipe.stages import MergeStage
+from rdagent_ft.reporting.records import TrainOutput
 
 
 def train_seeds(ctx: RunContext, loop: int, recipe: Recipe) -> dict[int, TrainOutput]:
@@ -20,21 +20,22 @@ def train_seeds(ctx: RunContext, loop: int, recipe: Recipe) -> dict[int, TrainOu
     The data and everything else of the recipe stay as they are: the order of rows, dropout and new
     weights follow the seed. Raises `StopRun` when the run has to stop meanwhile.
     """
-    coded = ctx.journal.output(loop, "code", CodeOutput)
-    assert coded is not None
     trained: dict[int, TrainOutput] = {}
-    for seed in further_seeds(recipe.stages[0].seed, ctx.settings.claim_seeds - 1):
+    for seed in further_seeds(recipe.first_stage.seed, ctx.settings.claim_seeds - 1):
         ctx.progress.notice(f"claim: training the recipe of loop {loop} with seed {seed}")
         folder = ctx.loop_dir(loop) / "seeds" / str(seed)
-        stage = recipe.stages[0].model_copy(update={"seed": seed})
-        reseeded = recipe.model_copy(update={"stages": (stage, *recipe.stages[1:])})
-        train_file = ctx.loop_dir(loop) / "data" / "train.jsonl"
-        config, _ = render_config(ctx, reseeded, train_file, coded.n_train_rows)
-        write_atomic(folder / CONFIG_NAME, config)
-        trained[seed] = train_config(
-            ctx, loop, "claim", folder / CONFIG_NAME, folder / "1-sft", part=f"seed-{seed}"
-        )
+        place = ChainPlace(loop, "claim", stages=folder, configs=folder, prefix=f"seed-{seed}")
+        trained[seed] = train_chain(ctx, reseeded(recipe, seed), place)
     return trained
+
+
+def reseeded(recipe: Recipe, seed: int) -> Recipe:
+    """Return the recipe with every training's seed replaced; the data mix keeps its own."""
+    stages = tuple(
+        stage if isinstance(stage, MergeStage) else stage.model_copy(update={"seed": seed})
+        for stage in recipe.stages
+    )
+    return recipe.model_copy(update={"stages": stages})
 
 
 def further_seeds(first: int, n: int) -> tuple[int, ...]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from rdagent_ft.evaluation.code.contained import Ended, Limits, run_program
+from rdagent_ft.execution.contained import Ended, Limits, run_surely, usable_workers
 
 RESULTS_NAME, PROGRESS_NAME = "results.jsonl", "progress.jsonl"
 WRITE_EVERY_S = 1.0
@@ -55,7 +54,7 @@ def run_all(programs: list[str], limits: Limits, n_workers: int) -> Iterator[tup
     with ThreadPoolExecutor(n_workers) as pool:
         while True:
             for index, program in itertools.islice(waiting, n_workers - len(running)):
-                running[pool.submit(_run_surely, program, limits)] = index
+                running[pool.submit(run_surely, program, limits)] = index
             if not running:
                 return
             done, _ = wait(running, timeout=WRITE_EVERY_S, return_when=FIRST_COMPLETED)
@@ -63,30 +62,6 @@ def run_all(programs: list[str], limits: Limits, n_workers: int) -> Iterator[tup
                 yield -1, None
             for future in done:
                 yield running.pop(future), future.result()
-
-
-def usable_workers(n_asked: int) -> int:
-    """Return how many programs may run at a time: one a core, so that none waits its own time away.
-
-    A container's share of cores shows in no affinity; its `OMP_NUM_THREADS` is that share.
-    """
-    share = os.environ.get("OMP_NUM_THREADS", "")
-    n_cores = len(os.sched_getaffinity(0))
-    return max(1, min(n_asked, n_cores, int(share) if share.isdecimal() else n_cores))
-
-
-def _run_surely(program: str, limits: Limits) -> Ended:
-    """Run a program; once more when the machine, not the program, was in the way."""
-    ended = Ended("not_run", "", 0.0)
-    for pause_s in (0.0, 1.0):
-        time.sleep(pause_s)
-        try:
-            ended = run_program(program, limits)
-        except OSError as error:
-            ended = Ended("not_run", f"the process could not be started: {error.strerror}", 0.0)
-        if ended.outcome != "not_run":
-            break
-    return ended
 
 
 def _write(lines: dict[int, dict[str, Any]], n_total: int, elapsed_s: float) -> None:

@@ -1,23 +1,17 @@
 """From a task, the prompt and an answer to one Python program whose exit 0 means that the tests passed.
 
-The answer's code and the tests are texts inside the program, compiled one after the other: an answer
-cannot swallow the tests with an open quote. The program chooses among the sources that
-`extraction` found, in its sandbox. Not covered: an answer that attacks its tests from inside (an `__eq__`
-that is always true, replaced builtins); both run in one process, as in every benchmark of this kind.
+What the program does is in `answers.code_program`; here is what the tasks of HumanEval and MBPP put into it.
 """
 
 from __future__ import annotations
 
-import builtins
 import json
-import keyword
 import re
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from rdagent_ft.errors import DataError
-from rdagent_ft.evaluation.code.extraction import (
+from rdagent_ft.answers.code_extraction import (
     bare_program,
     begins_as_code,
     begins_indented,
@@ -26,57 +20,9 @@ from rdagent_ft.evaluation.code.extraction import (
     plain_text,
     readable_part,
 )
+from rdagent_ft.answers.code_program import called_names, code_program, outside_names
+from rdagent_ft.errors import DataError
 from rdagent_ft.values import Frozen
-
-_CALLED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\s*\(")
-_NOT_NAMES = frozenset(dir(builtins)) | set(keyword.kwlist)
-
-PROGRAM = """\
-import ast, json, sys, types
-
-PARTS = json.loads({parts})
-
-def names(tree):
-    found = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found.update((item.asname or item.name) for item in node.names)
-        elif isinstance(node, ast.Assign):
-            found.update(item.id for item in node.targets if isinstance(item, ast.Name))
-    return found
-
-def fit(source):
-    try:
-        return len(names(ast.parse(source)).intersection(PARTS["wanted"]))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return 0
-
-def beginnings(source):
-    lines = source.split("\\n")
-    return ("\\n".join(lines[:n]) for n in range(len(lines) - 1, max(0, len(lines) - 200), -1))
-
-def chosen():
-    best = max(PARTS["sources"], key=fit, default="")  # the first of equals
-    if fit(best):
-        return best
-    for source in PARTS["sources"]:
-        for beginning in beginnings(source):
-            if fit(beginning):
-                return beginning
-    raise SystemExit("the answer holds no code that compiles and defines " + " or ".join(PARTS["wanted"]))
-
-SOURCE = chosen()
-SOLUTION = types.ModuleType("solution")
-sys.modules["solution"] = SOLUTION
-SPACE = SOLUTION.__dict__
-for name, text in (("solution.py", SOURCE), ("tests.py", PARTS["tests"])):
-    try:
-        exec(compile(text, name, "exec"), SPACE)
-    except SystemExit:
-        raise RuntimeError("the answer ended the process in " + name) from None
-"""
 
 
 class HumanEvalGold(Frozen):
@@ -116,8 +62,7 @@ def program_of(gold: str, prompt: str, prediction: str) -> str:
         sources = [*fenced_blocks(text), plain_text(text), bare_program(text)]
         wanted = _called_names(task)
         tests = "\n".join([task.setup.replace("\r\n", "\n"), *task.tests]) + "\n"
-    parts = {"sources": list(dict.fromkeys(filter(str.strip, sources))), "wanted": wanted, "tests": tests}
-    return PROGRAM.format(parts=repr(json.dumps(parts)))
+    return code_program(sources, tests, wanted)
 
 
 def _task(gold: str) -> HumanEvalGold | MbppGold:
@@ -159,6 +104,5 @@ def _preamble(task: HumanEvalGold) -> str:
 
 def _called_names(task: MbppGold) -> list[str]:
     """Return what the assertions call and nobody else defines: what the answer must bring."""
-    known = _NOT_NAMES | set(re.findall(r"^(?:def|class)\s+(\w+)", task.setup, re.MULTILINE))
-    found = dict.fromkeys(name for test in task.tests for name in _CALLED.findall(test))
-    return [name for name in found if name not in known] or list(found)  # a task may define its own `sum`
+    tests = "\n".join(task.tests)
+    return outside_names(tests, defined=task.setup) or called_names(tests)  # it may define its own `sum`

@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError
 
 from rdagent_ft.errors import JobError, PreflightError
 from rdagent_ft.evaluation.code.code_job import RESULTS_NAME
-from rdagent_ft.evaluation.code.contained import Limits
 from rdagent_ft.evaluation.outside import CodeCase, CodeResult, CodeRunner
+from rdagent_ft.execution.contained import Limits
 from rdagent_ft.execution.outputs import clean_text, read_json_lines
 from rdagent_ft.execution.port import Executor, JobResult, JobSpec
 from rdagent_ft.values import Frozen, canonical_json, sha256_text, write_atomic

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from rdagent_ft.answers.number_answers import gold_number, number_text
 from rdagent_ft.data.eval_items import SHORT_WORDS
 from rdagent_ft.data.rows import Message, Row, make_row
 from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.choice_answers import LETTERS, gold_letter
-from rdagent_ft.evaluation.number_answers import gold_number, number_text
 from rdagent_ft.evaluation.public.benchmark import Benchmark
 from rdagent_ft.evaluation.public.records import csv_table, csv_tables, json_records
 from rdagent_ft.values import canonical_json, sha256_text

@@ -1,0 +1,1 @@
+"""Reading what a model wrote: numbers, JSON, mathematics, code. Shared by scorers and rewards."""

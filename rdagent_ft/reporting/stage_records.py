@@ -1,0 +1,74 @@
+"""What one training stage leaves in the journal: its health, what it started from, and why it failed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rdagent_ft.recipe.learnt import FailedTry
+from rdagent_ft.recipe.stages import StageKind
+from rdagent_ft.values import Frozen
+
+
+class Failure(Frozen):
+    """Why something failed: dotted class, who is to blame, the evidence, and what to do.
+
+    `failure_class` e.g. `train.diverged`; blame `candidate` counts against the hypothesis,
+    `environment` and `user` do not.
+    """
+
+    failure_class: str
+    blame: Literal["candidate", "environment", "user"]
+    message: str
+    fix: str | None = None
+
+
+class TrainingHealth(Frozen):
+    """What the metrics of a training say; `verdict` is decided by code.
+
+    `warnings` are sentences about a training that ended well and still looks odd.
+    """
+
+    verdict: Literal["ok", "diverged", "flat", "no_metrics"]
+    n_steps: int
+    first_loss: float | None = None
+    last_loss: float | None = None
+    min_loss: float | None = None
+    max_grad_norm: float | None = None
+    message: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class StageOutput(Frozen):
+    """One stage of a recipe's chain: what it started from and what it left.
+
+    Attributes:
+        number: place in the chain, from 1.
+        kind: the stage's kind.
+        folder: `stages/2-dpo` inside the loop's (or seed's) folder, relative to the run directory.
+        parent: number of the stage whose weights it started from; None means the base model.
+        reference: what the loss compares with: `base` or `stage 2`; None for losses without one.
+        weights_kind: `adapter` on the weights it started from, `model`, or `reward` for a reward model.
+        weights, weights_sha256: folder relative to the run directory, and its hash.
+        n_rows: rows of its data file.
+        metrics: the method's own measures, first and last logged value.
+        repairs: neutral fixes that were made after a failure, in words.
+        tries: what failed before, and the last one if it failed too.
+    """
+
+    number: int
+    kind: StageKind
+    folder: str
+    parent: int | None = None
+    reference: str | None = None
+    attempts: int = 0
+    weights_kind: Literal["adapter", "model", "reward"] | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
+    health: TrainingHealth | None = None
+    train_s: float = 0.0
+    n_tokens: int | None = None
+    n_rows: int = 0
+    metrics: dict[str, tuple[float, float]] = {}
+    repairs: tuple[str, ...] = ()
+    tries: tuple[FailedTry, ...] = ()
+    failure: Failure | None = None

@@ -1,0 +1,70 @@
+"""The stages of a loop's training, for the report: what started from what, what was learnt, what was mended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rdagent_ft.reporting.records import TrainOutput
+from rdagent_ft.reporting.stage_records import StageOutput
+from rdagent_ft.reporting.text import duration, one_line
+from rdagent_ft.reporting.view import LoopView, RunView
+
+FIRST_STAGE = "stages/1-sft"
+"""Where the only stage of a loop lies that was journaled before stages had records of their own."""
+MAX_METRICS = 4
+_TELLING = (
+    "rewards/accuracies", "rewards/margins", "reward", "reward_std", "accuracy", "kl", "entropy",
+    "completions/clipped_ratio", "max_logit_diff",
+)  # fmt: skip
+
+
+def curve_folder(loop: LoopView) -> str:
+    """Return the folder, inside the run directory, whose metrics the loop's curve is drawn from."""
+    train = loop.train
+    trained = [stage for stage in train.stages if stage.kind != "merge"] if train is not None else []
+    if trained:
+        return f"{trained[-1].folder}/attempt-{max(trained[-1].attempts, 1)}"
+    attempts = train.attempts if train is not None else 1
+    return f"loops/{loop.number:03d}/{FIRST_STAGE}/attempt-{max(attempts, 1)}"
+
+
+def stage_tables(view: RunView) -> list[dict[str, Any]]:
+    """Return one table for each loop with more than one stage or a mended one, newest first."""
+    tables: list[dict[str, Any]] = []
+    for loop in reversed(view.loops):
+        if loop.train is not None and _is_telling(loop.train):
+            rows = [_row(stage) for stage in loop.train.stages]
+            tables.append({"number": loop.number, "rows": rows})
+    return tables
+
+
+def _is_telling(train: TrainOutput) -> bool:
+    return len(train.stages) > 1 or any(stage.repairs for stage in train.stages)
+
+
+def _row(stage: StageOutput) -> dict[str, Any]:
+    start = "base model" if stage.parent is None else f"stage {stage.parent}"
+    return {
+        "name": f"{stage.number}. {stage.kind}",
+        "start": start,
+        "reference": (stage.reference or "none").replace("base", "base model"),
+        "rows": f"{stage.n_rows:,}" if stage.n_rows else "",
+        "time": duration(stage.train_s),
+        "learnt": _learnt(stage),
+        "mended": "; ".join(one_line(words, 160) for words in stage.repairs),
+    }
+
+
+def _learnt(stage: StageOutput) -> str:
+    """Return what the stage's own measures say, first to last logged value."""
+    if stage.failure is not None:
+        return f"failed: {one_line(stage.failure.failure_class, 60)}"
+    found: list[str] = []
+    health = stage.health
+    if health is not None and health.first_loss is not None and health.last_loss is not None:
+        found.append(f"loss {health.first_loss:.3g} to {health.last_loss:.3g}")
+    for name in _TELLING:
+        if name in stage.metrics and len(found) < MAX_METRICS:
+            first, last = stage.metrics[name]
+            found.append(f"{name} {first:.3g} to {last:.3g}" if first != last else f"{name} {last:.2g}")
+    return ", ".join(found)
