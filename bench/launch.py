@@ -34,7 +34,7 @@ from rdagent_ft.execution.port import Executor, JobSpec
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import FullAdapter, SftStage
-from rdagent_ft.training.plan import sft_argv, tiny_argv
+from rdagent_ft.training.plan import stage_argv, tiny_argv
 from rdagent_ft.values import write_json
 
 REPETITIONS = 5
@@ -83,7 +83,7 @@ def first_step_s(executor: Executor, root: Path, config: Path, name: str) -> flo
     spec = JobSpec(
         attempt_id=f"bench-{name}",
         kind="train",
-        argv=sft_argv(config),
+        argv=stage_argv("sft", config),
         out_dir=root / name,
         inputs={"model": root / "model", "train": root / "train.jsonl", "config": config},
         deadline_unix=time.time() + 300,
@@ -110,7 +110,7 @@ def first_step_by_hand_s(image: str, root: Path, config: Path, name: str) -> flo
     binds = [f"{root}:{root}", f"{code}:{CODE_FOLDER}/rdagent_ft:ro"]
     argv = ["docker", "run", "--rm", "--network", "none", "-w", str(out), "-e", f"PYTHONPATH={CODE_FOLDER}"]
     argv += [part for bind in binds for part in ("-v", bind)]
-    argv += ["-e", "OMP_WAIT_POLICY=PASSIVE", image, *sft_argv(config)]
+    argv += ["-e", "OMP_WAIT_POLICY=PASSIVE", image, *stage_argv("sft", config)]
     metrics = out / "metrics.jsonl"
     started = time.perf_counter()
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -87,7 +87,7 @@ def make_model(root: Path, sizes: Mapping[str, int]) -> Path:
 
 
 def make_rows(path: Path, kind: str) -> None:
-    """Write rows for one kind of stage; every row is longer than what is trained of it."""
+    """Write rows for one kind of stage; rows are longer than what is trained of them."""
     dice = random.Random(1)
 
     def words(n: int) -> str:
@@ -96,7 +96,8 @@ def make_rows(path: Path, kind: str) -> None:
     def row(number: int) -> dict[str, Any]:
         if kind in ("grpo", "distill"):
             return {"prompt": words(30)}
-        answers = (words(ROW_TOKENS), words(ROW_TOKENS))
+        n_words = 40 if kind == "reward" else ROW_TOKENS  # TRL drops reward pairs that are too long
+        answers = (words(n_words), words(n_words))
         if kind in ("dpo", "reward"):
             return {"prompt": words(20), "chosen": answers[0], "rejected": answers[1]}
         return {"prompt": words(20), "completion": answers[0]} | (
@@ -150,12 +151,12 @@ def compare(root: Path, name: str) -> dict[str, Any]:
         raise RuntimeError(f"{name}: {done.stdout[-500:]}{done.stderr[-2000:]}")
     probed = read_probe_result(folder)
     assert probed.before_gib is not None
-    prompt = None
+    longest = probed.longest_row_tokens
     if stage.kind in ("grpo", "distill"):
-        prompt = _prompt_tokens(model, folder / "rows.jsonl")
+        longest = _prompt_tokens(model, folder / "rows.jsonl")
     shape = read_model_shape(model)
     estimate = estimate_memory_gib(
-        Recipe(stages=(stage,)), shape, "cpu", setup=MemorySetup(longest_row_tokens=prompt)
+        Recipe(stages=(stage,)), shape, "cpu", setup=MemorySetup(longest_row_tokens=longest)
     )
     forecast = estimate.total_gib - estimate.parts["runtime"]
     measured = probed.peak_gib - probed.before_gib

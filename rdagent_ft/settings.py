@@ -75,6 +75,19 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Benchmarks"},
     )
 
+    # Training
+    trainer: Literal["trl", "llamafactory"] = Field(
+        "trl",
+        description="What trains a recipe's stages. LLaMA-Factory lacks grpo, distill and QLoRA; recipes that "
+        "it cannot train the same way are refused.",
+        json_schema_extra={"group": "Training"},
+    )
+    llamafactory_python: Path | None = Field(
+        None,
+        description="Python of the environment with LLaMA-Factory, for the local executor.",
+        json_schema_extra={"group": "Training"},
+    )
+
     # Serving
     serving: Literal["auto", "vllm", "off"] = Field(
         "auto",

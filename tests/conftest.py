@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OF_TESTS = {"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_TEST_SERVE", "FT_TEST_OPENCOMPASS"}
+OF_TESTS = {"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_TEST_SERVE", "FT_TEST_OPENCOMPASS", "FT_TEST_LLAMAFACTORY"}
 
 
 @pytest.fixture(autouse=True)

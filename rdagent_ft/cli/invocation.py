@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from rdagent_ft.cli.columns_option import parse_columns
 from rdagent_ft.cli.progress_view import open_progress
 from rdagent_ft.engine.bounds import Bounds, parse_duration_s
 from rdagent_ft.engine.context import RunRequest, StopSignal
@@ -143,21 +144,6 @@ def _print_ending(run_dir: Path, document: RunDocument) -> None:
 
 def _parse_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def parse_columns(text: str | None) -> dict[str, str] | None:
-    """Return canonical field -> column from `--columns`. Raises `UserError` for another form."""
-    if text is None:
-        return None
-    pairs: dict[str, str] = {}
-    for part in _parse_list(text):
-        name, equals, column = part.partition("=")
-        if not equals or not name.strip() or not column.strip():
-            raise UserError(
-                f"--columns {text!r} is not field=column,…", hint="prompt=text,completion=category"
-            )
-        pairs[name.strip()] = column.strip()
-    return pairs
 
 
 def _read_recipe(path: Path) -> Recipe:

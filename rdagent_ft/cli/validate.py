@@ -17,7 +17,7 @@ MAX_FILE_BYTES = 1 << 20
 
 def validate(
     file: Annotated[Path, typer.Argument(help="Recipe (JSON or YAML) or trainer config (YAML).")],
-    trainer: Annotated[str, typer.Option(help="Trainer that a config is for.")] = "trl",
+    trainer: Annotated[str, typer.Option(help="Trainer that a config is for: trl or llamafactory.")] = "trl",
     stage: Annotated[
         str | None,
         typer.Option(help="Stage of a trainer config: sft, dpo, kto, reward, grpo, …; else guessed."),
@@ -142,7 +142,7 @@ def _config_texts(file: Path, report: ValidationReport) -> list[tuple[int | None
 
 
 def _print(file: Path, report: ValidationReport, problems: tuple[Problem, ...], fixed: str | None) -> None:
-    kind = "recipe" if report.kind == "recipe" else f"TRL {report.stage} config"
+    kind = "recipe" if report.kind == "recipe" else f"{report.trainer} {report.stage} config"
     if fixed:
         for change in report.changes:
             print(f"fixed: {change}")

@@ -66,6 +66,13 @@ class TextEncoder:
         """The text of the end-of-sequence token."""
         return self.special_tokens.get("eos_token")
 
+    @property
+    def begin_text(self) -> str:
+        """The text of the beginning token where the tokenizer puts one before every text, else empty."""
+        whole = self.tokenizer.encode("a").tokens
+        bare = self.tokenizer.encode("a", add_special_tokens=False).tokens
+        return whole[0] if len(whole) > len(bare) and whole[0] == self.special_tokens.get("bos_token") else ""
+
     def render_prompt(self, row: Row, prompt_format: PromptFormat) -> str:
         """Return the text from which the model has to answer.
 

@@ -28,6 +28,7 @@ from rdagent_ft.settings import Settings
 IMAGE_OF: dict[JobKind, ImageName] = {
     "pretrain": "train",
     "train": "train",
+    "train_llamafactory": "llamafactory",
     "merge": "train",
     "data": "train",
     "evaluate": "lm-eval",

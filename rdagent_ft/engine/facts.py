@@ -55,6 +55,7 @@ def model_facts(model: ModelSource, settings: Settings, recipe: Recipe | None) -
         has_training_template=template is not None and _GENERATION_MARK.search(template) is not None,
         teacher_vocab_sizes={} if recipe is None else _teachers(recipe, settings),
         can_contain=settings.executor == "docker",
+        trainer=settings.trainer,
     )
 
 

@@ -14,15 +14,17 @@ from rdagent_ft.evaluation.judge.calibration_sets import read_llmbar, smoke_set
 from rdagent_ft.evaluation.judge.cascade import judge_both_sides
 from rdagent_ft.evaluation.judge.cautions import judge_cautions
 from rdagent_ft.evaluation.judge.grader import grader_of
-from rdagent_ft.evaluation.judge.status import judge_report
+from rdagent_ft.evaluation.judge.judge import Judge
+from rdagent_ft.evaluation.judge.side_by_side import JUDGED_SCORERS
+from rdagent_ft.evaluation.judge.status import JudgeReport, judge_report
+from rdagent_ft.evaluation.judge.values import JudgeHealth
 from rdagent_ft.evaluation.outside import Grader
-from rdagent_ft.evaluation.rows import SampleRow, ScorerName
+from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.llm.port import Ledger
 from rdagent_ft.reporting.records import JudgedBenchmark
 from rdagent_ft.settings import Settings
 
-JUDGED_SCORERS: frozenset[ScorerName] = frozenset({"numeric_match", "math_match", "token_f1"})
-"""Rules that may miss a right answer in other words; labels, JSON, code and instructions are exact."""
+__all__ = ["CALIBRATION_FOLDER", "JUDGED_SCORERS", "Judging", "open_judging"]
 
 CALIBRATION_FOLDER = "llmbar"
 """Below FT_FILE_PATH/benchmarks: labelled pairs that the judge is measured on."""
@@ -36,6 +38,16 @@ class Judging:
         self._settings = settings
         self._notice = notice
         self._calibration: Calibration | None = None
+
+    @property
+    def judge(self) -> Judge:
+        """Who is asked."""
+        return self._built.judge
+
+    @property
+    def spent_usd(self) -> float:
+        """What its own calls have cost so far, open reservations included."""
+        return self._built.ledger.spent_usd
 
     @property
     def grader(self) -> Grader:
@@ -61,22 +73,11 @@ class Judging:
         tuned_names: Sequence[str],
     ) -> JudgedBenchmark:
         """Let the judge look at both sides' rule misses; never raises for what the judge does."""
-        calibration = self.calibration()
+        self.calibration()  # first: a judge that an outage ends below could not be measured any more
         found = judge_both_sides(
             base, tuned, questions, self._built.judge, seed=self._settings.seed, margin=margin
         )
-        report = judge_report(
-            self._built.judge,
-            found.health,
-            calibration,
-            cautions=judge_cautions(
-                self._built.endpoint.model,
-                tuned_names=tuned_names,
-                planner_model=self._settings.planner_model,
-                base_url=self._built.endpoint.base_url,
-            ),
-            cost_usd=self._built.ledger.spent_usd,
-        )
+        report = self.report(found.health, tuned_names)
         return JudgedBenchmark(
             status=report.status,
             decides=report.decides,
@@ -91,6 +92,24 @@ class Judging:
             n_asked=found.health.n_asked,
             n_unscored=found.health.n_unscored,
             cost_usd=report.cost_usd,
+        )
+
+    def report(self, health: JudgeHealth, tuned_names: Sequence[str]) -> JudgeReport:
+        """Return what this judge's numbers are worth, after a job in which it fared like `health`.
+
+        `tuned_names`: the tuned model's name and architecture. Measures the judge when that is not done.
+        """
+        return judge_report(
+            self._built.judge,
+            health,
+            self.calibration(),
+            cautions=judge_cautions(
+                self._built.endpoint.model,
+                tuned_names=tuned_names,
+                planner_model=self._settings.planner_model,
+                base_url=self._built.endpoint.base_url,
+            ),
+            cost_usd=self._built.ledger.spent_usd,
         )
 
     def close(self) -> None:

@@ -12,11 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import datasets
-import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
-
-from rdagent_ft.evaluation.lm_eval_model import LocalModel
 
 
 class Answered(NamedTuple):
@@ -30,11 +27,11 @@ class Answered(NamedTuple):
     results: dict[str, Any]
 
 
-def answer(lm: LocalModel, task: dict, items: list[dict], on_progress: Callable[..., None]) -> Answered:
+def answer(lm: Any, task: dict, items: list[dict], on_progress: Callable[..., None]) -> Answered:
     """Answer all items of one task, each as often as the task says.
 
-    A sampled answer depends on the repeat, its batch and nothing else that changes: the generator is
-    seeded before each repeat.
+    `lm` is the model of one backend (`lm_eval_model`, `lm_eval_vllm`). A sampled answer depends on the
+    repeat, its batch and nothing else that changes: the generator is seeded before each repeat.
     """
     started = time.monotonic()
     lengths = [len(lm.encode(item["prompt"])) for item in items]
@@ -43,8 +40,7 @@ def answer(lm: LocalModel, task: dict, items: list[dict], on_progress: Callable[
     lm.on_batch = on_progress
     answers, means, evaluated = [], [], []
     for repeat in range(task["repeats"]):
-        torch.manual_seed(repeat)
-        lm.endings = {}
+        lm.start_repeat(repeat)
         if task["method"] == "choose":
             texts, mean, results = _chosen(lm, task, items)
             on_progress(len(items))
@@ -87,7 +83,7 @@ def generation_limit(max_new_tokens: int, longest_prompt: int, max_positions: in
     return max(1, min(max_new_tokens, room))
 
 
-def _generated(lm: LocalModel, task: dict, items: list[dict], limit: int) -> tuple[list, float, dict]:
+def _generated(lm: Any, task: dict, items: list[dict], limit: int) -> tuple[list, float, dict]:
     """Return [(prompt that lm-eval really sent, text)], lm-eval's mean of exact matches, its results."""
     name = _name(task)
     logged, results = _evaluated(lm, name, _generation_task(name, items, limit, lm))
@@ -95,7 +91,7 @@ def _generated(lm: LocalModel, task: dict, items: list[dict], limit: int) -> tup
     return texts, float(results["results"][name]["exact_match,none"]), results
 
 
-def _chosen(lm: LocalModel, task: dict, items: list[dict]) -> tuple[list, float, dict]:
+def _chosen(lm: Any, task: dict, items: list[dict]) -> tuple[list, float, dict]:
     """Return [(prompt, likeliest choice)], lm-eval's own share of right choices, its results."""
     name = _name(task)
     unknown = [item["item_id"] for item in items if item["gold"] not in item["choices"]]
@@ -110,7 +106,7 @@ def _chosen(lm: LocalModel, task: dict, items: list[dict]) -> tuple[list, float,
     return texts, float(results["results"][name]["acc,none"]), results
 
 
-def _evaluated(lm: LocalModel, name: str, config: dict[str, Any]) -> tuple[list[dict], dict]:
+def _evaluated(lm: Any, name: str, config: dict[str, Any]) -> tuple[list[dict], dict]:
     """Return lm-eval's samples in item order and all that it returned."""
     loaded: Any = TaskManager(include_defaults=False).load([config])
     results: Any = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
@@ -161,7 +157,7 @@ def _in_memory(records: list[dict]) -> Callable[..., Any]:
     return dataset
 
 
-def _generation_task(name: str, items: list[dict], limit: int, lm: LocalModel) -> dict[str, Any]:
+def _generation_task(name: str, items: list[dict], limit: int, lm: Any) -> dict[str, Any]:
     """Return the task as lm-eval takes it; its metric is plain equality after strip."""
     return {
         "task": name,

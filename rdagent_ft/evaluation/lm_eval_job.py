@@ -1,8 +1,9 @@
 # pyright: basic
 """The evaluation job: `python -m rdagent_ft.evaluation.lm_eval_job request.json`, run in its folder.
 
-Needs only the environment that has torch, transformers, peft and lm-eval; of this package it imports
-`lm_eval_model`, `lm_eval_answer` and `endpoint.results_files` alone. Leaves, in the working directory:
+Needs only an environment that has torch, transformers and lm-eval, with peft, or with vLLM for
+`--backend-vllm`; of this package it imports the other `lm_eval_*` files of jobs and
+`endpoint.results_files` alone. Leaves, in the working directory:
 
 - `samples-<role>-<benchmark>-<split>.jsonl`: one answer a line, written when its task is done;
 - `progress.jsonl`: `{"done", "total", "role", "benchmark", "elapsed_s"}`, answers of the whole job;
@@ -16,6 +17,7 @@ Any failure is an exception: the traceback in the log is what the caller classif
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import sys
@@ -24,9 +26,10 @@ from pathlib import Path
 
 PROGRESS_EVERY_S = 2.0
 FILES_FLAG = "--lm-eval-files"
+VLLM_FLAG = "--backend-vllm"
 
 
-def main(request_path: Path, with_files: bool = False) -> None:
+def main(request_path: Path, with_files: bool = False, with_vllm: bool = False) -> None:
     """Answer every task with every model of the request."""
     started = time.monotonic()
     request = json.loads(request_path.read_text(encoding="utf-8"))
@@ -37,22 +40,22 @@ def main(request_path: Path, with_files: bool = False) -> None:
     progress = Progress(n_answers, started)
 
     # Late: the import takes seconds and must see the variables that _isolate sets.
-    from rdagent_ft.evaluation import lm_eval_answer, lm_eval_model
+    from rdagent_ft.evaluation import lm_eval_answer
     from rdagent_ft.evaluation.endpoint.results_files import ResultsFiles
 
+    backend = importlib.import_module(f"rdagent_ft.evaluation.lm_eval_{'vllm' if with_vllm else 'model'}")
     startup_s = time.monotonic() - started
-    device = lm_eval_model.pick_device(request["device"])
+    device = backend.pick_device(request["device"])
     models, tasks = [], []
     for model, own_tasks in zip(request["models"], asked, strict=True):
-        loaded = lm_eval_model.load(model["path"], model["adapter"], device)
         canary = [item["prompt"] for found in items.values() for item in found][:8]
         batch_size = model["batch_size"] or request["batch_size"]
-        lm = lm_eval_model.wrap(loaded, prompt_format=request["prompt_format"], batch_size=batch_size)
-        models.append({"role": model["role"], **loaded.facts, **lm.canary(canary)})
+        lm = backend.open_model(model, request, device, batch_size)
+        models.append({"role": model["role"], **lm.facts, **lm.canary(canary)})
         files = ResultsFiles(
             Path("lm-eval") / model["role"],
-            kind="hf",
-            model_args={"pretrained": model["path"], "peft": model["adapter"], "device": device},
+            kind=backend.BACKEND,
+            model_args=backend.arguments_of(model, device),
             model_name=model["adapter"] or model["path"],
             batch_size=batch_size,
             write=_write_text,
@@ -68,7 +71,7 @@ def main(request_path: Path, with_files: bool = False) -> None:
                 files.close(round(time.monotonic() - started, 3))
             tasks.append({"role": model["role"], **answered.facts})
             aggregate = {
-                "versions": lm_eval_model.versions(),
+                "versions": backend.versions(),
                 "device": device,
                 "models": models,
                 "tasks": tasks,
@@ -77,7 +80,7 @@ def main(request_path: Path, with_files: bool = False) -> None:
             }
             # After every task: what a job that is cut off has finished can then be confirmed.
             _write_text(Path("aggregate.json"), json.dumps(aggregate, indent=2, allow_nan=False) + "\n")
-        del lm, loaded
+        del lm  # its memory is needed by the next one
 
 
 class Progress:
@@ -164,6 +167,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], [FILES_FLAG]):
-        sys.exit(f"usage: python -m rdagent_ft.evaluation.lm_eval_job request.json [{FILES_FLAG}]")
-    main(Path(sys.argv[1]), with_files=len(sys.argv) == 3)
+    flags = set(sys.argv[2:])
+    if len(sys.argv) < 2 or not flags <= {FILES_FLAG, VLLM_FLAG}:
+        sys.exit(f"usage: python -m rdagent_ft.evaluation.lm_eval_job request.json [{FILES_FLAG}] [{VLLM_FLAG}]")
+    main(Path(sys.argv[1]), with_files=FILES_FLAG in flags, with_vllm=VLLM_FLAG in flags)

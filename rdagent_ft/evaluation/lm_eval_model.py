@@ -26,6 +26,9 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
+from rdagent_ft.evaluation.lm_eval_tokens import prompt_tokens
+
+BACKEND = "hf"
 N_CANARY_PROMPTS = 8
 _Backend: Any = HFLM  # its decorator hides its type
 
@@ -101,7 +104,19 @@ def wrap(loaded: Loaded, *, prompt_format: str, batch_size: int) -> LocalModel:
     lm = LocalModel(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
     lm.eos_ids = loaded.eos_ids
     lm.add_special = prompt_format == "plain"
+    lm.facts = loaded.facts
     return lm
+
+
+def open_model(model: dict[str, Any], request: dict[str, Any], device: str, batch_size: int) -> LocalModel:
+    """Return a model of an evaluation request, ready to answer."""
+    loaded = load(model["path"], model["adapter"], device)
+    return wrap(loaded, prompt_format=request["prompt_format"], batch_size=batch_size)
+
+
+def arguments_of(model: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return the model's arguments as lm-eval names them."""
+    return {"pretrained": model["path"], "peft": model["adapter"], "device": device}
 
 
 class LocalModel(_Backend):
@@ -109,6 +124,7 @@ class LocalModel(_Backend):
 
     eos_ids: list[int]
     add_special: bool
+    facts: dict[str, Any]
     endings: dict[str, tuple[str, int]]
     temperature: float = 0.0
     repetition_penalty: float = 1.0
@@ -116,12 +132,12 @@ class LocalModel(_Backend):
 
     def encode(self, prompt: str) -> list[int]:
         """Return the prompt's token ids as training has them."""
-        ids = self.tokenizer(prompt, add_special_tokens=self.add_special)["input_ids"]
-        if self.add_special and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
-            bare = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            if not bare or bare[-1] != ids[-1]:
-                ids = ids[:-1]  # this tokenizer closes every text with EOS; an answer must follow
-        return ids
+        return prompt_tokens(self.tokenizer, prompt, add_special=self.add_special)
+
+    def start_repeat(self, repeat: int) -> None:
+        """Begin a further round of answers: sampled ones depend on its number."""
+        torch.manual_seed(repeat)
+        self.endings = {}
 
     def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **kwargs):
         """Return the ids of one text (lm-eval sorts requests by their length)."""

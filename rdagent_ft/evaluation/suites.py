@@ -17,6 +17,9 @@ from pydantic import Field, ValidationError
 from rdagent_ft.data.rows import Row
 from rdagent_ft.errors import DataError, Problem, StateError, UserError
 from rdagent_ft.evaluation.benchmarks import FoundBenchmark, check_benchmarks, find_benchmark, load_items
+from rdagent_ft.evaluation.judge.rubrics import read_rubric
+from rdagent_ft.evaluation.judge.side_by_side import JudgeWish, wish_of
+from rdagent_ft.evaluation.rows import ScorerName
 from rdagent_ft.shipped import shipped_folder
 from rdagent_ft.values import Frozen, sha256_text
 
@@ -42,6 +45,9 @@ class SuiteBenchmark(Frozen):
         n_items: items asked; `n_available` are in the file.
         repeats, temperature: answers an item and how random they are.
         seed: of the selection.
+        judge: `equivalence` lets a judge look at answers that the rule rejects, `none` never; unset, where
+            the scorer is one that may miss a right answer. Only where FT_JUDGE_* name a judge.
+        rubric: a shipped rubric by which a judge grades every answer beside its score.
         data_sha256: of the data file (or of the files of a folder) in the registry's form.
         ids_sha256: of the sorted item ids, one a line.
     """
@@ -53,6 +59,8 @@ class SuiteBenchmark(Frozen):
     repeats: Annotated[int, Field(ge=1, le=1_000)] = 1
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     seed: int
+    judge: Literal["equivalence", "none"] | None = None
+    rubric: str | None = None
     data_sha256: _Hex64
     ids_sha256: _Hex64
 
@@ -126,9 +134,18 @@ def check_suite(suite: Suite, file_path: Path) -> tuple[Problem, ...]:
         found = find_benchmark(name, file_path)
         if found is None:
             problems += _missing(name, file_path)
-        elif found.sha256 != used.data_sha256:
+            continue
+        if found.sha256 != used.data_sha256:
             problems.append(_other_file(name, found, used))
+        problems += _judge_problems(name, found, used)
     return tuple(problems)
+
+
+def judge_wish(used: SuiteBenchmark, scorer: ScorerName) -> JudgeWish:
+    """Return what a judge does on this benchmark of a suite. Raises `UserError` for what it cannot do."""
+    if used.rubric is not None:
+        read_rubric(used.rubric)
+    return wish_of(scorer, judge=used.judge, rubric=used.rubric)
 
 
 def items_of(suite: Suite, name: str, file_path: Path, limit: int | None = None) -> list[Row]:
@@ -183,6 +200,15 @@ def _ranked(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
     ranked = sorted(rows, key=lambda row: sha256_text(f"{seed}:{row.item_id}"))
     kept = {row.item_id for row in ranked[:n]}
     return [row for row in rows if row.item_id in kept]
+
+
+def _judge_problems(name: str, found: FoundBenchmark, used: SuiteBenchmark) -> list[Problem]:
+    try:
+        judge_wish(used, found.benchmark.scorer)
+    except UserError as error:
+        fix = error.hint or "leave `judge` and `rubric` out"
+        return [Problem(f"suite.{name}", used.rubric or used.judge, error.message, "suite.judge", fix)]
+    return []
 
 
 def _missing(name: str, file_path: Path) -> list[Problem]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from rdagent_ft.execution.machine import Gpu
 from rdagent_ft.values import Frozen
 
-JobKind = Literal["pretrain", "train", "evaluate", "merge", "data", "serve"]
+JobKind = Literal["pretrain", "train", "train_llamafactory", "evaluate", "merge", "data", "serve"]
 FailureClass = Literal["ok", "candidate", "resource", "infra", "stopped"]
 
 

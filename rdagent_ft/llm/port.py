@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from rdagent_ft.values import Frozen
 
-LlmRole = Literal["propose", "repair", "feedback", "judge"]
+LlmRole = Literal["propose", "repair", "feedback", "judge", "teacher"]
 T = TypeVar("T", bound=BaseModel)
 
 

@@ -41,8 +41,9 @@ GIB = 1 << 30
 AdapterName = Literal["lora", "dora", "qlora", "full", "none"]
 # CUDA context and libraries (measured 0.5-0.9 GiB by vendors); torch, transformers and TRL on CPU (measured).
 _RUNTIME_GIB: dict[Device, float] = {"cuda": 0.8, "cpu": 0.55}
-# What comes and goes in a pass leaves gaps; on CPU malloc keeps freed blocks below 32 MiB (measured).
-_WASTE: dict[Device, float] = {"cuda": 1.05, "cpu": 1.2}
+# What comes and goes in a pass leaves gaps; on CPU malloc keeps freed blocks below 32 MiB (chosen so that the
+# cases of bench/memory_forecast.py are rather forecast too high than too low; not measured on a GPU).
+_WASTE: dict[Device, float] = {"cuda": 1.05, "cpu": 1.35}
 _LASTING = ("weights", "gradients", "optimizer", "communication", "other models")
 
 

@@ -1,6 +1,6 @@
 """The verifiable rewards that a `grpo` stage may name; each has a weight in the sum.
 
-Declarations only: how a completion is scored is in `rdagent_ft/rewards/`, which also runs inside the
+Declarations only: how a completion is scored is in `rdagent_ft/training/rewards/`, which also runs inside the
 training job. A reward that needs a gold answer reads the row's completion.
 """
 

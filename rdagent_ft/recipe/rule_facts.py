@@ -43,6 +43,7 @@ class RuleFacts(Frozen):
         serve_max_lora_rank: largest rank that the server takes unmerged.
         can_contain: whether jobs run in containers, which code in a recipe needs.
         learnt: what this run's own failures forbid.
+        trainer: what trains the stages; llamafactory cannot train all of them.
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -71,6 +72,7 @@ class RuleFacts(Frozen):
     serve_max_lora_rank: int | None = None
     can_contain: bool | None = None
     learnt: tuple[LearntRule, ...] = ()
+    trainer: Literal["trl", "llamafactory"] | None = None
 
 
 class StageCheck(Frozen):

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 
 from rdagent_ft.errors import Problem
+from rdagent_ft.recipe.llamafactory.fits import fit_problems
 from rdagent_ft.recipe.data_script import script_problems
 from rdagent_ft.recipe.learnt import learnt_problems
 from rdagent_ft.recipe.lora_targets import target_problems
@@ -40,6 +41,8 @@ def check_recipe(recipe: Recipe, facts: RuleFacts) -> list[Problem]:
         check = StageCheck(key=f"stages.{index}", index=index, stage=stage, recipe=recipe, facts=facts)
         for rule in _RULES:
             problems += rule(check)
+    if facts.trainer == "llamafactory":
+        problems += fit_problems(recipe)
     return problems
 
 

@@ -71,6 +71,10 @@ class TrainedStage(Frozen):
         gradient_checkpointing: recompute activations (about 20 % slower, less memory).
         optim: optimizer name of transformers.
         seed: seed of weights, dropout and data order inside the trainer.
+        eval_share: share of the stage's own rows that the trainer holds out and measures on whenever it
+            saves; rows of one prompt stay together. val and test are never read for it.
+        keep: the weights that the stage leaves: of the `last` step, or of the `best` checkpoint on the
+            held-out rows.
     """
 
     adapter: Adapter = LoraAdapter()
@@ -88,6 +92,8 @@ class TrainedStage(Frozen):
     gradient_checkpointing: bool = False
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "adafactor"] = "adamw_torch"
     seed: Seed = 42
+    eval_share: Annotated[float, Field(ge=0.0, le=0.3)] = 0.0
+    keep: Literal["last", "best"] = "last"
 
 
 class SftStage(TrainedStage):

@@ -6,13 +6,17 @@ trainer's own parser) is `parser_check.py`. Files are read and written by `cli/v
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rdagent_ft.errors import Problem, UserError
-from rdagent_ft.recipe.catalogue import METHODS, Catalogue, Method, load_catalogue
+from rdagent_ft.recipe.catalogue import METHODS, Method, load_catalogue
 from rdagent_ft.recipe.documents import Document, read_document
 from rdagent_ft.recipe.edits import Edit, Finding, apply_to_text, apply_to_values
+from rdagent_ft.recipe.llamafactory.check import find_problems, guess_stage
+from rdagent_ft.recipe.llamafactory.keys import STAGES, LlamaFactoryStage, load_keys
 from rdagent_ft.recipe.parse import parse_recipe
 from rdagent_ft.recipe.rules import RuleFacts, check_recipe, recipe_warnings
 from rdagent_ft.recipe.schema import Recipe
@@ -21,8 +25,9 @@ from rdagent_ft.recipe.trainer_config.guess import guess_method
 from rdagent_ft.values import Frozen
 
 Kind = Literal["recipe", "trainer"]
-TRAINERS = ("trl",)
+TRAINERS = ("trl", "llamafactory")
 _STAGE_WORDS: dict[str, Method] = {"distill": "distillation", "rm": "reward"}
+_LLAMAFACTORY_WORDS = {"reward": "rm", "merge": "export"}
 _FIX_ROUNDS = 4
 
 
@@ -32,6 +37,7 @@ class ValidationReport(Frozen):
     Attributes:
         kind: recipe or trainer config.
         stage: method that a trainer config was judged as; None for a recipe.
+        trainer: whose config it is, as people write it.
         problems: everything wrong in the text as given.
         fixed_text: the text with all neutral fixes made; None when there is none to make.
         changes: the fixes in words.
@@ -41,11 +47,21 @@ class ValidationReport(Frozen):
 
     kind: Kind
     stage: str | None = None
+    trainer: str = "TRL"
     problems: tuple[Problem, ...] = ()
     fixed_text: str | None = None
     changes: tuple[str, ...] = ()
     remaining: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+class _Trainer(NamedTuple):
+    """Whose config it is: the stage it is judged as, notes about that, and the judgement."""
+
+    name: str
+    stage: str
+    notes: tuple[str, ...]
+    check: Callable[[dict[str, Any]], list[Finding]]
 
 
 class _Judged(NamedTuple):
@@ -67,14 +83,14 @@ def validate_text(
 
     Raises `UserError` for an unknown trainer or stage.
     """
-    method = _stage(trainer, stage)
+    judge = _llamafactory(stage, folder) if trainer == "llamafactory" else _trl(trainer, stage, folder)
     document = read_document(text, name)
     if is_recipe(document.values):
         return _recipe_report(document)
     if not document.values and document.problems:
         kind: Kind = "recipe" if "recipe" in name.lower() else "trainer"
         return ValidationReport(kind=kind, problems=document.problems, remaining=document.problems)
-    return _trainer_report(document, text, name, method, folder)
+    return _trainer_report(document, text, judge(document.values, name))
 
 
 def read_recipe(text: str, name: str) -> Recipe | tuple[Problem, ...]:
@@ -97,11 +113,46 @@ def is_recipe(values: dict[str, Any]) -> bool:
     return "schema_version" in values or "stages" in values or set(values) == {"data"}
 
 
-def _stage(trainer: str, stage: str | None) -> Method | None:
+def _trl(trainer: str, stage: str | None, folder: Path | None) -> Callable[[dict[str, Any], str], _Trainer]:
     if trainer not in TRAINERS:
         raise UserError(f"--trainer {trainer!r} is not known", hint=f"known: {', '.join(TRAINERS)}")
-    if stage is None:
-        return None
+    named = None if stage is None else _stage(stage)
+
+    def judge(values: dict[str, Any], name: str) -> _Trainer:
+        catalogue = load_catalogue("trl")
+        notes = [f"judged by the keys of TRL {catalogue.version} with transformers {catalogue.transformers}"]
+        method, why = (named, "") if named is not None else guess_method(values, name, catalogue)
+        if why:
+            notes.append(f"judged as {method} because of {why}; --stage names another")
+        return _Trainer(
+            "TRL",
+            method,
+            tuple(notes),
+            partial(check_trainer_config, method=method, catalogue=catalogue, folder=folder),
+        )
+
+    return judge
+
+
+def _llamafactory(stage: str | None, folder: Path | None) -> Callable[[dict[str, Any], str], _Trainer]:
+    word = "" if stage is None else _LLAMAFACTORY_WORDS.get(stage.lower(), stage.lower())
+    named: LlamaFactoryStage | None = next((known for known in STAGES if known == word), None)
+    if word and named is None:
+        raise UserError(f"--stage {stage!r} is not known", hint=f"known: {', '.join(STAGES)}")
+
+    def judge(values: dict[str, Any], _name: str) -> _Trainer:
+        kind: LlamaFactoryStage = named or guess_stage(values)
+        notes = [f"judged by the keys of LLaMA-Factory {load_keys().version}"]
+        if named is None:
+            notes.append(f"judged as {kind}; --stage names another")
+        return _Trainer(
+            "LLaMA-Factory", kind, tuple(notes), partial(find_problems, stage=kind, folder=folder)
+        )
+
+    return judge
+
+
+def _stage(stage: str) -> Method:
     word = _STAGE_WORDS.get(stage.lower(), stage.lower())
     for method in METHODS:
         if word == method:
@@ -120,38 +171,30 @@ def _recipe_report(document: Document) -> ValidationReport:
     return ValidationReport(kind="recipe", problems=problems, remaining=problems, notes=notes)
 
 
-def _trainer_report(
-    document: Document, text: str, name: str, method: Method | None, folder: Path | None
-) -> ValidationReport:
-    catalogue = load_catalogue("trl")
-    notes = [f"judged by the keys of TRL {catalogue.version} with transformers {catalogue.transformers}"]
-    if method is None:
-        method, why = guess_method(document.values, name, catalogue)
-        notes.append(f"judged as {method} because of {why}; --stage names another")
-    first = _judge(document, document.values, method, catalogue, folder)
+def _trainer_report(document: Document, text: str, trainer: _Trainer) -> ValidationReport:
+    first = _judge(document, document.values, trainer)
     values, done, last = document.values, list[Edit](), first
     for _ in range(_FIX_ROUNDS):  # a renamed key is judged again under its new name
         if not last.edits or document.problems:
             break
         done += last.edits
         values = apply_to_values(values, last.edits)
-        last = _judge(document, values, method, catalogue, folder)
+        last = _judge(document, values, trainer)
     fixed = apply_to_text(document, text, _whole_edit(document, done, values)) if done else None
     return ValidationReport(
         kind="trainer",
-        stage=method,
+        stage=trainer.stage,
+        trainer=trainer.name,
         problems=first.problems,
         fixed_text=fixed,
         changes=tuple(edit.describe() for edit in done),
         remaining=last.problems,
-        notes=tuple(notes),
+        notes=trainer.notes,
     )
 
 
-def _judge(
-    document: Document, values: dict[str, Any], method: Method, catalogue: Catalogue, folder: Path | None
-) -> _Judged:
-    findings: list[Finding] = check_trainer_config(values, method, catalogue, folder)
+def _judge(document: Document, values: dict[str, Any], trainer: _Trainer) -> _Judged:
+    findings = trainer.check(values)
     unique: dict[tuple[str, str, str], Finding] = {}
     for item in findings:
         problem = item.problem

@@ -45,7 +45,33 @@ class Signature(Frozen):
 
 _OWN_CLASSES: dict[str, tuple[Blame, str]] = {
     "train.diverged": ("candidate", "divide the learning rate by 10; if it stays, use more warm-up"),
-    "train.no_signal": ("candidate", "check that the adapter's targets and the trained tokens are right"),
+    "train.no_signal": (
+        "candidate",
+        "check that the adapter's targets and the trained tokens are right; for grpo, try the rewards on "
+        "known answers and filter prompts by difficulty",
+    ),
+    "train.truncated": (
+        "candidate",
+        "raise `max_completion_length`, or shorten what the prompt asks for",
+    ),
+    "data.too_few": ("candidate", "lower `effective_batch`, or give the stage more rows"),
+    "data.no_pairs": (
+        "candidate",
+        "ask more prompts or more samples at a higher temperature, or give --preferences",
+    ),
+    "distill.vocabulary": (
+        "candidate",
+        "choose a teacher with the student's tokenizer and vocabulary size",
+    ),
+    "reward.broken": (
+        "candidate",
+        "correct the named reward or its weight, or the gold answers and tests of the named rows",
+    ),
+    "config.trainer": ("candidate", "train with trl, or write what LLaMA-Factory knows"),
+    "resource.throughput": (
+        "environment",
+        "look for another process on the device, swapping or throttling; try once more",
+    ),
     "train.no_metrics": ("environment", "the trainer logged nothing: check logging_steps against max_steps"),
     "train.no_result": ("environment", "the job ended well but left no readable result or weights"),
     "data.eos": ("candidate", "set eos_token to the token that ends the template's turns"),

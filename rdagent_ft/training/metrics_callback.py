@@ -26,13 +26,17 @@ FP16_BAD_NORMS = 5
 DEAD_LOGS = 3
 DEAD_LOSS_SHARE = 0.9
 MAX_METRICS = 48
+HELD_OUT, MAX_HELD_OUT = "eval_", 12
+"""How the trainer names what it measures on held-out rows, and how many such measures are kept."""
+NOT_MEASURED = ("_runtime", "_per_second", "_num_tokens", "_preparation_time")
 OWN_NAMES = frozenset({"step", "max_steps", "epoch", "loss", "grad_norm", "learning_rate", "num_tokens"})
 
 
 class MetricsCallback(TrainerCallback):
     """Appends to `path`: step, max_steps, epoch, loss, grad_norm, learning_rate, n_tokens, elapsed_s, eta_s.
 
-    Behind them come the trainer's own metrics under their names, at most 48. Non-finite numbers are
+    Behind them come the trainer's own metrics under their names, at most 48. A measurement on held-out
+    rows is a line of its own: step, max_steps, epoch and `eval_…`; it has no `loss`. Non-finite numbers are
     written as the strings "nan", "inf", "-inf", so that every line is JSON. A resumed training
     appends; a reader keeps the last line of a step.
 
@@ -75,6 +79,8 @@ class MetricsCallback(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Write the line and look for a reason to stop."""
+        if logs and any(name.startswith(HELD_OUT) for name in logs):
+            self._held_out(state, logs)
         if not logs or "loss" not in logs:
             return
         loss, grad_norm = _number(logs["loss"]), _number(logs.get("grad_norm"))
@@ -95,9 +101,7 @@ class MetricsCallback(TrainerCallback):
             "eta_s": round(elapsed_s / done * (state.max_steps - state.global_step), 1) if done else None,
             **{name: _json_number(value) for name, value in values.items()},
         }
-        if state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line, allow_nan=False) + "\n")
+        self._write(state, line)
         self._remember({"loss": loss, "grad_norm": grad_norm, **values})
         message = self._divergence(loss, grad_norm, fp16=bool(args.fp16))
         if message is not None:
@@ -107,6 +111,23 @@ class MetricsCallback(TrainerCallback):
             self.failure = self._finding(values, line, alone=args.world_size == 1)
         if self.failure is not None:
             control.should_training_stop = True
+
+    def _held_out(self, state: Any, logs: Mapping[str, Any]) -> None:
+        """Write what was measured on held-out rows; the guard looks at trained rows only."""
+        found = {
+            name: value
+            for name, value in _method_metrics(logs).items()
+            if name.startswith(HELD_OUT) and not name.endswith(NOT_MEASURED)
+        }
+        values = dict(list(found.items())[:MAX_HELD_OUT])
+        line = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch}
+        self._write(state, line | {name: _json_number(value) for name, value in values.items()})
+        self._remember(values)
+
+    def _write(self, state: Any, line: dict[str, Any]) -> None:
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, allow_nan=False) + "\n")
 
     def _finding(self, values: Mapping[str, float], line: dict[str, Any], *, alone: bool) -> Finding | None:
         found = None if self._signal is None else self._signal.see(values)

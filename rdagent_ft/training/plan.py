@@ -30,6 +30,23 @@ Value = Annotated[float, Field(ge=-1e30, le=1e30)]
 Ends = Annotated[dict[Word, tuple[Value, Value]], Field(max_length=64)]
 
 
+class KeptCheckpoint(Frozen):
+    """Which weights a training with held-out rows left.
+
+    Attributes:
+        step: the optimizer step whose weights were kept: the best one, or the last.
+        best_step, best_value: the best step by `metric`; None when it never was a number.
+        metric: what was measured on the held-out rows, by the trainer's name.
+        n_held_out: how many rows were held out.
+    """
+
+    step: Count
+    best_step: Count | None
+    metric: Word
+    best_value: Value | None
+    n_held_out: Count
+
+
 class TrainResult(Frozen):
     """What a training job reports of itself (`result.json`).
 
@@ -37,7 +54,7 @@ class TrainResult(Frozen):
         n_steps, max_steps: optimizer steps done and planned.
         train_loss: mean over the attempt's steps.
         n_tokens: tokens seen, prompts included and padding not; None when unknown.
-        n_rows, n_rows_trained: rows read, and rows left after tokenisation and truncation.
+        n_rows, n_rows_trained: rows read and not held out, and rows left after tokenisation and truncation.
         share_tokens_trained: tokens with a loss / all tokens; None where no answer is given (`grpo`,
             `distill`) or the whole text is scored (`reward`).
         share_rows_with_end: rows that train the end token (truncated ones do not); None as above.
@@ -50,6 +67,7 @@ class TrainResult(Frozen):
         metrics: metric -> its first and last logged value.
         reference: what the policy was compared with: the start model with the adapter off, a frozen
             copy of it, or its scores computed before; None where nothing is compared.
+        kept: which checkpoint the weights are; None when no row was held out.
     """
 
     n_steps: Count
@@ -68,6 +86,7 @@ class TrainResult(Frozen):
     stage: TrainedKind | None = None
     metrics: Ends = {}
     reference: Literal["adapter_off", "frozen_copy", "precomputed"] | None = None
+    kept: KeptCheckpoint | None = None
 
 
 MAX_LOGIT_DIFF = 1e-5

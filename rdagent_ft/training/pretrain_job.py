@@ -10,7 +10,7 @@ The spec:
      "seed": 0,
      "trainer": {"max_steps": 300, …}}         keys of a TRL SFT config
 
-Leaves `model/`, `metrics.jsonl` and `result.json` in the working directory, as `sft_job` does.
+Leaves `model/`, `metrics.jsonl` and `result.json` in the working directory, as `stage_job` does.
 """
 
 from __future__ import annotations

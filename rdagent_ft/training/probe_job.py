@@ -63,13 +63,19 @@ def probe(method: Method, config_path: Path, paths: JobPaths) -> None:
     _refuse_missing_gpu()
     setup = _setup(method, config_path, paths)
     _shorten(setup.training_args)
-    kept = _longest(setup.rows, _rows_needed(setup.training_args))
+    n_rows = _rows_needed(setup.training_args)
+    # TRL drops pairs above `max_length` from a reward training: its longest rows are known after that only.
+    kept = setup.rows if method.kind == "reward" else _longest(setup.rows, n_rows)
     setup = Setup(setup.training_args, setup.model_args, kept, setup.callback, paths)
     clock = StepClock()
     importlib.import_module(method.config().__module__.replace("_config", "_trainer"))
     importlib.import_module("peft")
     before = _resident_gib("VmRSS")
     trainer = method.build(setup)
+    if method.kind == "reward":
+        trainer.train_dataset = _longest_pairs(trainer.train_dataset, n_rows)
+    if len(trainer.train_dataset) == 0:
+        fail(paths.failure, "data.empty_after_filter", "no row is left to probe with", n_rows=len(kept))
     trainer.add_callback(clock)
     trainer.train()
     if setup.callback.failure is not None:
@@ -83,7 +89,7 @@ def probe(method: Method, config_path: Path, paths: JobPaths) -> None:
         "stage": method.kind,
         "device": trainer.args.device.type,
         "n_steps": trainer.state.global_step,
-        "n_rows": len(kept),
+        "n_rows": len(trainer.train_dataset),
         "n_tokens": n_tokens,
         "longest_row_tokens": _longest_tokens(trainer.train_dataset),
         "peak_gib": round(_gpu_peak_gib() if on_gpu else _resident_gib("VmHWM"), 4),
@@ -122,13 +128,21 @@ def _longest(rows: list[dict[str, Any]], n_rows: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -len(str(row)))[:n_rows]
 
 
+def _longest_pairs(dataset: Any, n_rows: int) -> Any:
+    """Return the pairs with the most tokens."""
+    lengths = [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in dataset]
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    return dataset.select(order[:n_rows])
+
+
 def _longest_tokens(dataset: Any) -> int | None:
     """Return the tokens of the longest tokenised row; None where the trainer tokenises later."""
     if "input_ids" in dataset.column_names:
         return max(map(len, dataset["input_ids"]))
-    if {"prompt_ids", "chosen_ids", "rejected_ids"} <= set(dataset.column_names):
+    if {"chosen_ids", "rejected_ids"} <= set(dataset.column_names):
         return max(
-            len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in dataset
+            len(row.get("prompt_ids") or []) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+            for row in dataset
         )
     return None
 

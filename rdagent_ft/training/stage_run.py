@@ -16,11 +16,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rdagent_ft.training.config_compat import make_readable
+from rdagent_ft.training.held_out import hold_out
 from rdagent_ft.training.job_files import fail, package_versions, read_rows, write_json_file
 from rdagent_ft.training.stage_health import TrainedKind
 
@@ -43,25 +44,30 @@ class JobPaths:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a trainer is made from: the parsed config, the rows and the callback that watches."""
+    """What a trainer is made from: the parsed config, the rows and the callback that watches.
+
+    `held_out` are the rows that checkpoints are measured on; none of them is among `rows`.
+    """
 
     training_args: Any
     model_args: Any
     rows: list[dict[str, Any]]
     callback: Any
     paths: JobPaths
+    held_out: list[dict[str, Any]] = field(default_factory=list)
 
-    def dataset(self) -> Any:
-        """Return the rows as a dataset in memory, with every column that any row has.
+    def dataset(self, rows: list[dict[str, Any]] | None = None) -> Any:
+        """Return rows (the trained ones) as a dataset in memory, with every column that any row has.
 
         Ends the job when a column's values do not fit together.
         """
         import pyarrow
         from datasets import Dataset
 
-        names = sorted(set().union(*self.rows))
+        names = sorted(set().union(*self.rows, *self.held_out))
+        rows = self.rows if rows is None else rows
         try:
-            return Dataset.from_dict({name: [row.get(name) for row in self.rows] for name in names})
+            return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
         except pyarrow.ArrowException as error:
             fail(self.paths.failure, "data.columns", f"a column holds values of several types: {error}")
 
@@ -80,6 +86,7 @@ class Setup:
             "model": self.model_args.model_name_or_path,
             "args": self.training_args,
             "train_dataset": self.dataset(),
+            "eval_dataset": self.dataset(self.held_out) if self.held_out else None,
             "quantization_config": get_quantization_config(self.model_args),
             "peft_config": get_peft_config(self.model_args),
             "callbacks": [self.callback],
@@ -129,6 +136,7 @@ def run_stage(method: Method, config_path: Path, paths: JobPaths) -> None:
     setup = _setup(method, config_path, paths)
     trainer = method.build(setup)
     checks = method.check(trainer, setup) | _check_prompts(trainer.processing_class, paths)
+    _check_held_out(trainer, setup)
     with setup.training_args.main_process_first(local=False):
         checkpoint = last_checkpoint(Path(setup.training_args.output_dir), config_path)
     started = time.monotonic()
@@ -140,6 +148,7 @@ def run_stage(method: Method, config_path: Path, paths: JobPaths) -> None:
         fail(paths.failure, found.failure_class, found.message, **found.evidence)
     if trainer.state.global_step == 0:
         fail(paths.failure, "data.too_few", f"{len(setup.rows)} rows make no step", n_rows=len(setup.rows))
+    kept = _kept_checkpoint(trainer, setup)
     weights = method.save(trainer, setup)
     result = {
         "stage": method.kind,
@@ -155,6 +164,7 @@ def run_stage(method: Method, config_path: Path, paths: JobPaths) -> None:
         "metrics": {name: list(ends) for name, ends in callback.ends.items()},
         "reference": reference_of(trainer),
         "n_rows": len(setup.rows),
+        "kept": kept,
         **checks,
     }
     if trainer.is_world_process_zero():
@@ -168,6 +178,37 @@ def reference_of(trainer: Any) -> str | None:
     if getattr(trainer.args, "precompute_ref_log_probs", False):
         return "precomputed"
     return "adapter_off" if trainer.ref_model is None else "frozen_copy"
+
+
+def _check_held_out(trainer: Any, setup: Setup) -> None:
+    """End the job when nothing is left of the held-out rows: no checkpoint could be measured."""
+    if setup.held_out and len(trainer.eval_dataset) == 0:
+        message = f"none of the {len(setup.held_out)} held-out rows fits in `max_length`"
+        fail(setup.paths.failure, "data.empty_after_filter", message, n_held_out=len(setup.held_out))
+
+
+def _kept_checkpoint(trainer: Any, setup: Setup) -> dict[str, Any] | None:
+    """Return which step's weights are kept and which step was best; None without held-out rows.
+
+    The trainer has loaded the best checkpoint by now where the config asks for it. Ends the job when it
+    could not: the last weights must never pass as the best ones.
+    """
+    if not setup.held_out:
+        return None
+    args, state = trainer.args, trainer.state
+    metric, best = args.metric_for_best_model, state.best_global_step
+    if args.load_best_model_at_end and best is None:
+        message = f"`{metric}` was never a number on the {len(setup.held_out)} held-out rows"
+        fail(setup.paths.failure, "train.diverged", message)
+    if args.load_best_model_at_end and state.best_model_checkpoint is None:
+        fail(setup.paths.failure, "train.no_result", f"the best checkpoint, of step {best}, is gone")
+    return {
+        "step": best if args.load_best_model_at_end else state.global_step,
+        "best_step": best,
+        "metric": metric,
+        "best_value": None if best is None else state.best_metric,
+        "n_held_out": len(setup.held_out),
+    }
 
 
 def into_place(trainer: Any, folder: Path, write: Callable[[Path], Any]) -> None:
@@ -228,7 +269,14 @@ def _setup(method: Method, config_path: Path, paths: JobPaths) -> Setup:
         if missing:
             message = f"row {number} has no `{missing[0]}`, which a {method.kind} training reads"
             fail(paths.failure, "data.columns", message, n_rows=len(rows), columns=sorted(row))
-    return Setup(training_args, model_args, rows, MetricsCallback(paths.metrics, method.kind), paths)
+    held_out: list[dict[str, Any]] = []
+    if dataset_args.test_split_size is not None:
+        try:
+            rows, held_out = hold_out(rows, dataset_args.test_split_size, training_args.seed)
+        except ValueError as error:
+            fail(paths.failure, "data.too_few", f"no row can be held out: {error}", n_rows=len(rows))
+    callback = MetricsCallback(paths.metrics, method.kind)
+    return Setup(training_args, model_args, rows, callback, paths, held_out)
 
 
 def _refuse_missing_gpu() -> None:

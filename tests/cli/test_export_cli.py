@@ -16,7 +16,7 @@ from rdagent_ft.cli.main import main
 from rdagent_ft.execution.local import LocalExecutor
 from rdagent_ft.execution.port import JobSpec
 from rdagent_ft.reporting.export_manifest import MANIFEST_NAME
-from rdagent_ft.training.plan import merge_argv, sft_argv, tiny_argv
+from rdagent_ft.training.plan import merge_argv, stage_argv, tiny_argv
 from rdagent_ft.values import sha256_file
 
 pytestmark = pytest.mark.train
@@ -72,7 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     (folder / "sft").mkdir()
     (folder / "sft" / "config.yaml").write_text(json.dumps(config))
-    run_job(folder / "sft", sft_argv(folder / "sft" / "config.yaml"))
+    run_job(folder / "sft", stage_argv("sft", folder / "sft" / "config.yaml"))
     (folder / "sft" / "adapter").rename(folder / "adapter")
     merge = merge_argv(folder / "base", Path("merged"), adapter=folder / "adapter")
     run_job(folder / "merge", merge)

@@ -32,7 +32,7 @@ def test_poisoned_weights_are_the_candidates_failure(world: World, poison: str) 
     script.write_text(f"import json\nfrom pathlib import Path\nweights = Path('model')\n{POISONS[poison]}")
     python.write_text(
         f'#!/bin/sh\n"{sys.executable}" "$@" || exit $?\n'
-        f'case "$*" in *sft_job*) exec "{sys.executable}" "{script}";; esac\n'
+        f'case "$*" in *stage_job*) exec "{sys.executable}" "{script}";; esac\n'
     )
     python.chmod(0o755)
     finished = world.run(name, *world.new("--loop_n", "1"), FT_PYTHON=str(python))

@@ -27,7 +27,7 @@ from rdagent_ft.training.plan import (
     read_failure,
     read_merge_result,
     read_train_result,
-    sft_argv,
+    stage_argv,
     tiny_argv,
 )
 from rdagent_ft.values import sha256_file
@@ -129,7 +129,7 @@ def failure_of(folder: Path, result: JobResult) -> Failure | None:
 def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished LoRA training."""
     folder = tmp_path_factory.mktemp("sft")
-    result = run(folder, sft_argv(config_file(folder, tiny)))
+    result = run(folder, stage_argv("sft", config_file(folder, tiny)))
     assert result.failure_class == "ok", result.log_tail
     return folder
 
@@ -152,7 +152,7 @@ def test_each_log_is_one_metrics_line(trained: Path) -> None:
     lines = read_json_lines(trained, "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 31))
     names = {"step", "max_steps", "epoch", "loss", "grad_norm", "learning_rate"}
-    assert all(set(line) == names | {"n_tokens", "elapsed_s", "eta_s"} for line in lines)
+    assert all(names | {"n_tokens", "elapsed_s", "eta_s"} <= set(line) for line in lines)
     assert lines[-1]["eta_s"] == 0.0
     assert lines[-1]["n_tokens"] == read_train_result(trained).n_tokens
 
@@ -183,7 +183,7 @@ def test_the_merged_model_equals_the_adapter(trained: Path, tiny: Path, tmp_path
 
 
 def test_lr_1e6_is_a_failure_with_its_class(tiny: Path, tmp_path: Path) -> None:
-    result = run(tmp_path, sft_argv(config_file(tmp_path, tiny, learning_rate=1e6)))
+    result = run(tmp_path, stage_argv("sft", config_file(tmp_path, tiny, learning_rate=1e6)))
     assert result.exit_code == 3
     assert not (tmp_path / "adapter").exists()
     failure = failure_of(tmp_path, result)
@@ -197,7 +197,7 @@ def test_lr_1e6_is_a_failure_with_its_class(tiny: Path, tmp_path: Path) -> None:
 
 def test_full_training_saves_a_model_that_old_readers_understand(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sft"
-    result = run(folder, sft_argv(config_file(folder, tiny, use_peft=False, max_steps=5)))
+    result = run(folder, stage_argv("sft", config_file(folder, tiny, use_peft=False, max_steps=5)))
     assert result.failure_class == "ok", result.log_tail
     assert read_train_result(folder).weights == "model"
     config = json.loads((folder / "model" / "config.json").read_text())
@@ -209,7 +209,7 @@ def test_full_training_saves_a_model_that_old_readers_understand(tiny: Path, tmp
 
 def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Path) -> None:
     config = config_file(tmp_path, tiny, max_steps=4000, save_strategy="steps", save_steps=50)
-    executor, handle = submit(tmp_path, sft_argv(config))
+    executor, handle = submit(tmp_path, stage_argv("sft", config))
     while not (tmp_path / "trainer" / "checkpoint-50" / "trainer_state.json").exists():
         assert executor.poll(handle).state == "running", executor.collect(handle).log_tail
         time.sleep(0.02)
@@ -219,7 +219,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Pat
         time.sleep(0.02)
     assert executor.collect(handle).failure_class == "resource"
     (tmp_path / "trainer" / "checkpoint-999999").mkdir()  # cut off while it was saved
-    second, handle = submit(tmp_path, sft_argv(config), "test-2")
+    second, handle = submit(tmp_path, stage_argv("sft", config), "test-2")
     lines_before = len((tmp_path / "metrics.jsonl").read_text().splitlines())
     while len((tmp_path / "metrics.jsonl").read_text().splitlines()) <= lines_before + 1:
         assert second.poll(handle).state == "running", second.collect(handle).log_tail
@@ -232,7 +232,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Pat
 
 
 def test_rows_without_room_for_the_answer_are_named(tiny: Path, tmp_path: Path) -> None:
-    result = run(tmp_path, sft_argv(config_file(tmp_path, tiny, max_length=8)))
+    result = run(tmp_path, stage_argv("sft", config_file(tmp_path, tiny, max_length=8)))
     failure = failure_of(tmp_path, result)
     assert failure is not None
     assert failure.failure_class == "data.empty_after_filter"
@@ -279,7 +279,7 @@ def check_chat_training(model: Path, folder: Path) -> None:
     (folder / "prompts.jsonl").write_text(json.dumps({"messages": turns, "text": rendered}) + "\n")
     datasets = [{"path": "json", "data_files": str(folder / "train.jsonl")}]
     config = config_file(folder, model, datasets=datasets, max_steps=2)
-    result = run(folder, sft_argv(config, prompts_check=folder / "prompts.jsonl"))
+    result = run(folder, stage_argv("sft", config, prompts_check=folder / "prompts.jsonl"))
     assert result.failure_class == "ok", result.log_tail
     trained = read_train_result(folder)
     assert trained.share_rows_with_end == 1.0

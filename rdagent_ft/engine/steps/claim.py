@@ -1,13 +1,11 @@
 """Closing step 1: open the sealed test split for the best model, once, and claim what it shows.
 
 The look is written down before the job starts: a crash cannot hide an opening. Base and tuned are
-scored in the same job on the same items. Reported benchmarks ride along as guards: each says whether a
-loss beyond the margin is excluded.
+scored in the same job on the same items. Reported benchmarks ride along as guards, and are looked at and
+written down like the test: each says whether a loss beyond the margin is excluded.
 """
 
 from __future__ import annotations
-
-from typing import cast
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.journal import Look
@@ -21,8 +19,8 @@ from rdagent_ft.engine.scoring import (
     split_task,
     tuned_model,
 )
+from rdagent_ft.engine.steps.clean import clean_subset
 from rdagent_ft.engine.steps.decoding import PLAIN, tune_decoding
-from rdagent_ft.engine.steps.leaks import REPORT_NAME
 from rdagent_ft.engine.steps.seeds import train_seeds
 from rdagent_ft.errors import JobError
 from rdagent_ft.evaluation.benchmarks import find_benchmark, load_items
@@ -33,10 +31,8 @@ from rdagent_ft.evaluation.rows import Comparison
 from rdagent_ft.evaluation.score import Samples, question_text
 from rdagent_ft.evaluation.seeds import SeedsComparison, compare_seeds
 from rdagent_ft.evaluation.statistics import compare
-from rdagent_ft.execution.outputs import read_json_file
 from rdagent_ft.reporting.records import (
     ClaimOutput,
-    CleanSubset,
     EvaluateOutput,
     FeedbackOutput,
     JudgedBenchmark,
@@ -63,10 +59,8 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
     seeds = train_seeds(ctx, loop, proposal.recipe)
     decoding = tune_decoding(ctx, loop, trained, recipe_hash) if ctx.settings.tune_decoding else {}
     test_task = split_task(ctx, "test")
-    opening = ctx.journal.look(
-        Look(benchmark=test_task.benchmark, split="test", loop=loop, recipe_hash=recipe_hash, purpose="claim")
-    )
     tasks = (test_task, *_reported_tasks(ctx))
+    opening = _open(ctx, loop, recipe_hash, tasks)
     samples, seconds = _score(ctx, loop, trained, seeds, decoding, tasks)
     margin = ctx.settings.equivalence_margin
     target = _pair(samples, test_task, margin)
@@ -86,7 +80,7 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
         reported=reported,
         own=None if over_seeds is None else target.comparison,
         seeds=_seed_records(seeds, over_seeds),
-        clean=clean_subset(ctx, samples, test_task),
+        clean=clean_subset(ctx, loop, proposal.recipe, samples, test_task),
         decoding=decoding,
         plain=_plain_comparison(samples, test_task, margin),
         judged=_judged(ctx, samples, tasks, margin),
@@ -95,6 +89,23 @@ def claim(ctx: RunContext, loop: int) -> ClaimOutput:
         ),
         eval_s=seconds,
     )
+
+
+def _open(ctx: RunContext, loop: int, recipe_hash: str, tasks: tuple[EvalTask, ...]) -> int:
+    """Write down the look at the test and at every reported benchmark; return the test's openings so far."""
+    openings = [
+        ctx.journal.look(
+            Look(
+                benchmark=task.benchmark,
+                split=task.split,
+                loop=loop,
+                recipe_hash=recipe_hash,
+                purpose="claim",
+            )
+        )
+        for task in tasks
+    ]
+    return openings[0]
 
 
 def _score(
@@ -191,23 +202,6 @@ def _judged(
         for task in tasks
         if task.scorer in JUDGED_SCORERS
     }
-
-
-def clean_subset(ctx: RunContext, samples: Samples, task: EvalTask) -> CleanSubset:
-    """Return the target's comparison without items that have a near copy in the training data.
-
-    Copies themselves were taken out of the training data before the run; what is near is named in
-    `data/contamination.json`, which this reads.
-    """
-    report = read_json_file(ctx.run_dir / "data", REPORT_NAME)
-    named = cast("dict[str, list[str]]", report.get("near_items", {})).get(task.split, [])
-    base, tuned = (samples[role, task.benchmark, task.split] for role in ("base", "tuned"))
-    near = {row.item_id for row in base} & set(named)
-    clean = [[row for row in rows if row.item_id not in near] for rows in (base, tuned)]
-    if not near or not clean[0]:
-        return CleanSubset(n_near=len(near))
-    comparison = compare(clean[0], clean[1], margin=ctx.settings.equivalence_margin)
-    return CleanSubset(n_near=len(near), comparison=comparison)
 
 
 def _reported_tasks(ctx: RunContext) -> tuple[EvalTask, ...]:

@@ -26,7 +26,7 @@ MIX_NAME = "mix.jsonl"
 """The data mix in the program's own form, inside a loop's `data` folder."""
 PREFERENCES_NAME = "preferences.jsonl"
 """The run's preference rows in the program's own form, inside the run's `data` folder."""
-MIN_PAIRS = 4
+MIN_PAIRS = MIN_PROMPTS = 4
 
 
 class StageData(NamedTuple):
@@ -59,9 +59,7 @@ def known_data(ctx: RunContext, loop: int, stage: AnyTrainedStage) -> StageData 
         return _write_preferences(ctx, stage, rows, folder / name)
     mix = read_row_file(folder / MIX_NAME)
     if isinstance(stage, (GrpoStage, DistillStage)):
-        file = folder / "prompts.jsonl"
-        write_trl_prompts(file, mix, prompt_format)
-        return StageData(file, len(mix))
+        return _write_prompts(ctx, stage, mix, folder / "prompts.jsonl")
     assert isinstance(stage, SftStage)
     if stage.train_on == "assistant_turns":
         file = folder / "turns.jsonl"
@@ -70,6 +68,29 @@ def known_data(ctx: RunContext, loop: int, stage: AnyTrainedStage) -> StageData 
         file = folder / "train.jsonl"
         write_trl_sft(file, mix, prompt_format)
     return StageData(file, len(mix))
+
+
+def _write_prompts(
+    ctx: RunContext, stage: GrpoStage | DistillStage, mix: list[Row], file: Path
+) -> StageData | Failure:
+    """Write the prompts that leave room for an answer; TRL has no key that would cut them."""
+    room = stage.max_length - stage.max_completion_length
+    tokens = ctx.text_encoder.rows_tokens(mix, ctx.prepared.prompt_format)
+    rows = [row for row, (n_prompt, _) in zip(mix, tokens, strict=True) if n_prompt <= room]
+    if len(rows) < MIN_PROMPTS:
+        return Failure(
+            failure_class="data.empty_after_filter",
+            blame="candidate",
+            message=f"{len(rows)} of {len(mix)} prompts have at most {room} tokens, the room that "
+            f"max_completion_length {stage.max_completion_length} leaves in max_length {stage.max_length}",
+            fix="raise max_length, or lower max_completion_length",
+        )
+    if len(rows) < len(mix):
+        ctx.progress.notice(
+            f"{stage.kind}: {len(mix) - len(rows)} prompts longer than {room} tokens are left out"
+        )
+    write_trl_prompts(file, rows, ctx.prepared.prompt_format)
+    return StageData(file, len(rows))
 
 
 def _write_preferences(

@@ -16,6 +16,11 @@ from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import teacher_folder
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
 from rdagent_ft.engine.steps.chain_place import ChainPlace
+from rdagent_ft.engine.steps.llamafactory_stage import (
+    llamafactory_command,
+    llamafactory_data,
+    render_for_llamafactory,
+)
 from rdagent_ft.engine.steps.stage_data import StageData
 from rdagent_ft.errors import JobError
 from rdagent_ft.execution.carry import copy_file_inside, move_folder_inside
@@ -89,12 +94,12 @@ def render_config(
     """Return the trainer's config of a stage, and one line for each automatic choice."""
     stage = recipe.stages[number - 1]
     teacher = teacher_folder(ctx.settings, stage.teacher) if isinstance(stage, DistillStage) else None
-    rendered = render_stage(
-        recipe,
-        number - 1,
-        paths=StagePaths(model=model, train_file=train_file, output_dir=Path(CHECKPOINTS), teacher=teacher),
-        facts=RenderFacts(device=ctx.prepared.device, n_train_rows=n_rows),
-    )
+    paths = StagePaths(model=model, train_file=train_file, output_dir=Path(CHECKPOINTS), teacher=teacher)
+    facts = RenderFacts(device=ctx.prepared.device, n_train_rows=n_rows)
+    if ctx.settings.trainer == "llamafactory":
+        rendered = render_for_llamafactory(ctx, recipe, number, paths=paths, facts=facts)
+    else:
+        rendered = render_stage(recipe, number - 1, paths=paths, facts=facts)
     return rendered.text, rendered.notes
 
 
@@ -106,8 +111,11 @@ def _try(
     fixed = f"-fix{len(repairs)}" if repairs else ""
     stages = (*job.recipe.stages[: job.number - 1], job.stage, *job.recipe.stages[job.number :])
     recipe = job.recipe.model_copy(update={"stages": stages})
+    rows = inputs.data.file
+    if ctx.settings.trainer == "llamafactory":
+        rows = llamafactory_data(ctx, rows, job.stage.kind)
     text, _ = render_config(
-        ctx, recipe, job.number, model=inputs.model, train_file=inputs.data.file, n_rows=inputs.data.n_rows
+        ctx, recipe, job.number, model=inputs.model, train_file=rows, n_rows=inputs.data.n_rows
     )
     config = place.configs / f"{name}{fixed}.yaml"
     write_atomic(config, text)
@@ -150,10 +158,12 @@ def _run(
     def prepare(out_dir: Path, previous: Path | None) -> tuple[str, ...]:
         if previous is not None:
             _carry_checkpoints(previous, out_dir)
+        if ctx.settings.trainer == "llamafactory":
+            return llamafactory_command(ctx, config)
         return stage_argv(stage.kind, config, rewards=rewards, reward_model=inputs.reward_model)
 
     request = JobRequest(
-        kind="train",
+        kind="train" if ctx.settings.trainer == "trl" else "train_llamafactory",
         out_root=out_root,
         part=part,
         inputs=folders,

@@ -6,31 +6,18 @@ computed elsewhere, from the answers; lm-eval's own mean over the answered items
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
-from rdagent_ft.errors import JobError, PreflightError
+from rdagent_ft.errors import PreflightError
+from rdagent_ft.evaluation.answer_files import AGGREGATE_NAME, cross_check, read_answers
 from rdagent_ft.evaluation.endpoint.partial import read_partial
 from rdagent_ft.evaluation.endpoint.request import EndpointRequest, EndpointTarget, problems_of
-from rdagent_ft.evaluation.items import (
-    ITEMS_MAX_BYTES,
-    Answer,
-    EvalItem,
-    prompt_hash,
-    read_items,
-    refuse_incomplete,
-)
-from rdagent_ft.evaluation.port import EvalTask
-from rdagent_ft.execution.outputs import iter_json_lines, read_json_file
+from rdagent_ft.evaluation.items import Answer, prompt_hash, read_items
+from rdagent_ft.execution.outputs import read_json_file
 from rdagent_ft.values import write_json
 
 REQUEST_NAME = "request.json"
-AGGREGATE_NAME = "aggregate.json"
-CROSS_CHECK_TOLERANCE = 1e-6
-ANSWER_MIN_BYTES, ANSWER_BYTES_PER_TOKEN = 64 << 10, 512
 
 Answers = dict[tuple[str, str, str], list[Answer]]
 """(role, benchmark, split) -> answers, in item order and then by repeat."""
@@ -68,8 +55,8 @@ class EndpointHarness:
         found: Answers = {}
         for target, task in request.pairs():
             items = read_items(task.items_file, task.n_items)
-            answers = _read_answers(out_dir, target.role, task, items)
-            _cross_check(aggregate, target.role, task, items, answers)
+            answers = read_answers(out_dir, target.role, task, items)
+            cross_check(aggregate, target.role, task, items, answers)
             found[target.role, task.benchmark, task.split] = answers
         return found
 
@@ -95,58 +82,3 @@ def parse_partial(request: EndpointRequest, out_dir: Path) -> Answers:
 def _absolute_target(target: EndpointTarget) -> EndpointTarget:
     tokenizer = None if target.tokenizer is None else target.tokenizer.absolute()
     return target.model_copy(update={"tokenizer": tokenizer})
-
-
-def _read_answers(out_dir: Path, role: str, task: EvalTask, items: Sequence[EvalItem]) -> list[Answer]:
-    name = f"samples-{role}-{task.benchmark}-{task.split}.jsonl"
-    longest = ANSWER_MIN_BYTES + ANSWER_BYTES_PER_TOKEN * task.max_new_tokens
-    n_lines = 2 * task.repeats * len(items) + 1
-    answers: list[Answer] = []
-    for number, line in iter_json_lines(out_dir, name, ITEMS_MAX_BYTES, n_lines, max_line_bytes=longest):
-        try:
-            answers.append(Answer.model_validate(line))
-        except ValueError as error:
-            raise JobError(f"{name}:{number} is no answer: {str(error).splitlines()[0]}") from None
-    refuse_incomplete(answers, items, task.repeats, name)
-    place = {item.item_id: number for number, item in enumerate(items)}
-    return sorted(answers, key=lambda answer: (place[answer.item_id], answer.repeat))
-
-
-def _cross_check(
-    aggregate: dict[str, Any],
-    role: str,
-    task: EvalTask,
-    items: Sequence[EvalItem],
-    answers: Sequence[Answer],
-) -> None:
-    """Compare lm-eval's own mean over the answered items with ours; raise `JobError` on a difference."""
-    name = f"{role} on {task.benchmark} ({task.split})"
-    wanted = {"role": role, "benchmark": task.benchmark, "split": task.split}
-    entries = [entry for entry in _objects(aggregate.get("tasks")) if _says(entry, wanted)]
-    counted = [answer for answer in answers if answer.unanswered is None]
-    theirs: Any = entries[0].get("exact_match") if len(entries) == 1 else None
-    if len(entries) == 1 and theirs is None and not counted:
-        return
-    if not counted or not isinstance(theirs, int | float) or not math.isfinite(theirs):
-        raise JobError(f"{AGGREGATE_NAME} has no exact_match of {name}")
-    golds = {item.item_id: _plain(item.gold) for item in items}
-    ours = sum(_plain(answer.prediction) == golds[answer.item_id] for answer in counted) / len(counted)
-    if abs(ours - theirs) > CROSS_CHECK_TOLERANCE:
-        raise JobError(
-            f"lm-eval counts {theirs:.6f} exact matches of {name}, the answers on disk give {ours:.6f}: "
-            "they are not the same answers"
-        )
-
-
-def _says(entry: dict[str, Any], wanted: dict[str, str]) -> bool:
-    return all(entry.get(key) == value for key, value in wanted.items())
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    entries = cast("list[Any]", value) if isinstance(value, list) else []
-    return [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
-
-
-def _plain(text: str) -> str:
-    """Return the text as lm-eval's metric sees it (numpy drops NUL characters at the end)."""
-    return text.encode("utf-8", "replace").decode("utf-8").strip().rstrip("\x00")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rdagent_ft.errors import PreflightError
 from rdagent_ft.evaluation.judge.judge import N_PARALLEL, Judge
+from rdagent_ft.evaluation.judge.pace import Pace, PacedTransport
 from rdagent_ft.evaluation.judge.texts import read_mark_key
 from rdagent_ft.evaluation.judge.values import JudgeIdentity
 from rdagent_ft.evaluation.judge.verdict_cache import VerdictCache
@@ -43,11 +44,13 @@ def build_judge(
     time_left_s: Callable[[], float | None] | None = None,
     *,
     n_parallel: int = N_PARALLEL,
+    requests_per_minute: float | None = None,
 ) -> BuiltJudge | None:
     """Return the judge, or None when none is configured (then its report is `status.skipped_report`).
 
     `ledger` and `note` may belong to one connection: they are called from several threads, one at a
-    time. Raises `PreflightError` for a judge that is asked for and lacks a key or a known price.
+    time. `requests_per_minute` bounds what is sent; a server's Retry-After holds back all threads either
+    way. Raises `PreflightError` for a judge that is asked for and lacks a key or a known price.
     """
     endpoint = resolve_judge_endpoint(settings, os.environ)
     if endpoint is None:
@@ -57,9 +60,8 @@ def build_judge(
     limits = call_limits(settings).model_copy(
         update={"max_wait_s": min(MAX_WAIT_S, settings.llm_max_wait), "is_whole_reply": True}
     )
-    client = MeteredClient(
-        build_transport(settings, endpoint), locked, price, limits, locked.ordered(note), time_left_s
-    )
+    transport = PacedTransport(build_transport(settings, endpoint), Pace(requests_per_minute))
+    client = MeteredClient(transport, locked, price, limits, locked.ordered(note), time_left_s)
     folder = settings.file_path / "cache" / "judge"
     judge = Judge(
         client,

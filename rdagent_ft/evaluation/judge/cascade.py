@@ -131,11 +131,19 @@ def _paired(base: JudgedRows, tuned: JudgedRows, rule: Comparison, margin: float
 
 
 def _alert(rule: Comparison, with_judge: Comparison | None, difference: float) -> str | None:
-    if with_judge is None or with_judge.delta <= 0 or difference < EXPLAINED_SHARE * with_judge.delta:
+    return None if with_judge is None else rescue_alert(rule.delta, with_judge.delta, difference)
+
+
+def rescue_alert(rule_delta: float, judged_delta: float, difference: float) -> str | None:
+    """Return why a gain with the judge is not to be believed, or None.
+
+    `difference`: what the judge gave the tuned model more than the base, as a share of all answers.
+    """
+    if judged_delta <= 0 or difference < EXPLAINED_SHARE * judged_delta:
         return None
     return (
-        f"{difference:+.1%} of the gain of {with_judge.delta:+.1%} comes from the judge: it accepts more of "
-        f"the tuned model's rule misses than of the base model's; by the rule alone: {rule.delta:+.1%}"
+        f"{difference:+.1%} of the gain of {judged_delta:+.1%} comes from the judge: it accepts more of "
+        f"the tuned model's rule misses than of the base model's; by the rule alone: {rule_delta:+.1%}"
     )
 
 
