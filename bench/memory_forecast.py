@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rdagent_ft.recipe.memory import MemorySetup, estimate_memory_gib, read_model_shape
-from rdagent_ft.recipe.rewards import RegexReward
+from rdagent_ft.recipe.rewards import ExactReward
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import (
     AnyTrainedStage,
@@ -65,7 +65,7 @@ CASES: dict[str, tuple[dict[str, int], AnyTrainedStage]] = {
     "grpo lora": (
         SIZES,
         GrpoStage(
-            adapter=LORA, rewards=(RegexReward(pattern="w"),), num_generations=4,
+            adapter=LORA, rewards=(ExactReward(),), num_generations=4,
             **_BASE | _ANSWER | {"effective_batch": 2},
         ),
     ),
@@ -95,7 +95,7 @@ def make_rows(path: Path, kind: str) -> None:
 
     def row(number: int) -> dict[str, Any]:
         if kind in ("grpo", "distill"):
-            return {"prompt": words(30)}
+            return {"prompt": words(30), "gold": f"w{number}"}
         n_words = 40 if kind == "reward" else ROW_TOKENS  # TRL drops reward pairs that are too long
         answers = (words(n_words), words(n_words))
         if kind in ("dpo", "reward"):

@@ -75,11 +75,24 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Benchmarks"},
     )
 
+    # Export
+    llama_cpp: Path | None = Field(
+        None,
+        description="Folder of a llama.cpp checkout, for GGUF export; else its converter is looked for on PATH.",
+        json_schema_extra={"group": "Paths"},
+    )
+
     # Training
     trainer: Literal["trl", "llamafactory"] = Field(
         "trl",
         description="What trains a recipe's stages. LLaMA-Factory lacks grpo, distill and QLoRA; recipes that "
         "it cannot train the same way are refused.",
+        json_schema_extra={"group": "Training"},
+    )
+    parallel: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] = Field(
+        "none",
+        description="How a training shares several GPUs of one machine: `ddp` repeats the model, `zero2`, "
+        "`zero3` (DeepSpeed) and `fsdp2` split it. `none` trains on one.",
         json_schema_extra={"group": "Training"},
     )
     llamafactory_python: Path | None = Field(
@@ -127,6 +140,12 @@ class Settings(BaseSettings):
     judge_api_base: str | None = Field(
         None,
         description="Base URL of the judge; unset means FT_LLM_API_BASE.",
+        json_schema_extra={"group": "Judge"},
+    )
+
+    judge_rpm: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Requests a minute that the judge is sent at most.",
         json_schema_extra={"group": "Judge"},
     )
 
@@ -260,6 +279,18 @@ class Settings(BaseSettings):
     max_output_gib: Annotated[float, Field(gt=0)] = Field(
         200.0,
         description="Disk that one job may fill before it is stopped.",
+        json_schema_extra={"group": "Training and data"},
+    )
+    keep_models: Annotated[int, Field(ge=1)] = Field(
+        3,
+        description="Loops whose weights a run keeps, the best by val. The leading, the claimed and the "
+        "best-scored loop always stay; scores, logs and recipes of all loops do.",
+        json_schema_extra={"group": "Training and data"},
+    )
+    disk_budget_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Disk that a run's folder may fill; unset means what the disk has. A training that would "
+        "pass it is not started.",
         json_schema_extra={"group": "Training and data"},
     )
 

@@ -43,11 +43,14 @@ class _Module(NamedTuple):
     tree: ast.Module
     functions: dict[str, ast.FunctionDef]
     imported: dict[str, str]
+    methods: dict[str, str]
 
 
 def classes_in(package: Path) -> list[Named]:
     """Return every class that the package's code names, by name and file, each file once."""
     modules = [_module(path, package) for path in sorted(package.rglob("*.py"))]
+    methods = _only_methods(modules)
+    modules = [module._replace(methods=methods) for module in modules]
     parameters = {
         (module.file, name): _parameters(function)
         for module in modules
@@ -101,7 +104,18 @@ def _module(path: Path, package: Path) -> _Module:
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     }
-    return _Module(path.relative_to(package.parent).as_posix(), tree, functions, imported)
+    return _Module(path.relative_to(package.parent).as_posix(), tree, functions, imported, {})
+
+
+def _only_methods(modules: list[_Module]) -> dict[str, str]:
+    """Return method -> file for names that one class only has, so that `check.problem(…)` is understood."""
+    files: dict[str, list[str]] = {}
+    for module in modules:
+        for owner in (node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)):
+            for node in owner.body:
+                if isinstance(node, ast.FunctionDef):
+                    files.setdefault(node.name, []).append(module.file)
+    return {name: places[0] for name, places in files.items() if len(places) == 1}
 
 
 def _all_sinks(modules: list[_Module]) -> dict[tuple[str, str], Sink]:
@@ -244,9 +258,10 @@ def shown(text: str) -> str:
 
 
 def _callee(module: _Module, call: ast.Call) -> tuple[str, str]:
-    """Return (file, name) of what is called, by name: a method counts as one of its own module."""
+    """Return (file, name) of what is called, by name: a method counts as one of its own module first."""
     name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
-    return (module.file if name in module.functions else module.imported.get(name, "")), name
+    elsewhere = module.methods.get(name, "") if isinstance(call.func, ast.Attribute) else ""
+    return (module.file if name in module.functions else module.imported.get(name, elsewhere)), name
 
 
 def _parameters(function: ast.FunctionDef) -> list[str]:

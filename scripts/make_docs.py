@@ -1,4 +1,4 @@
-"""Write what is generated: `.env.example`; settings, CLI and failures in `docs/`; tables of benchmarks.
+"""Write what is generated: `.env.example`; settings, CLI, failures in `docs/`; parts of benchmarks, recipes.
 
 Run by `make docs`; a test compares the committed pages with what this would write.
 """
@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # a test loads this fi
 
 from benchmark_tables import benchmarks_page
 from failure_classes import Named, classes_in, literal_meaning, literal_values, shown
+from recipes_page import recipes_page
 
 from rdagent_ft.settings import PREFIX, Settings
 from rdagent_ft.training.failures import load_signatures
@@ -182,6 +183,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "cli.md": cli_page(),
         ROOT / "docs" / "failures.md": failures_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(ROOT / "docs" / "benchmarks.md"),
+        ROOT / "docs" / "recipes.md": recipes_page(ROOT / "docs" / "recipes.md"),
     }
 
 

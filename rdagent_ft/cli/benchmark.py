@@ -50,9 +50,22 @@ Timeout = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results instead of MODEL/benchmarks.")]
 BackendOption = Annotated[
-    str | None, typer.Option("--backend", help="hf loads the model in a job, server asks one.")
+    str | None,
+    typer.Option(
+        "--backend", help="hf and vllm load the model in a job (vllm on FT_SERVE_PYTHON), server asks one."
+    ),
 ]
 Harness = Annotated[str, typer.Option("--harness", help="lm-eval, or opencompass to ask a server.")]
+ProtocolOption = Annotated[
+    str,
+    typer.Option(
+        "--protocol", help="own asks our prompts; opencompass those of its dataset configs (its harness)."
+    ),
+]
+Benchmarks = Annotated[
+    str | None,
+    typer.Option("--benchmarks", help="Benchmarks to ask whole instead of a suite, e.g. gsm8k,aime25."),
+]
 TokenizerFolder = Annotated[
     Path | None, typer.Option("--tokenizer", help="Folder with the endpoint's tokenizer.json (opencompass).")
 ]
@@ -80,6 +93,8 @@ def benchmark(
     out: Out = None,
     backend: BackendOption = None,
     harness: Harness = "lm-eval",
+    protocol: ProtocolOption = "own",
+    benchmarks: Benchmarks = None,
     tokenizer: TokenizerFolder = None,
     batch_size: BatchSize = 8,
     resume: Resume = False,
@@ -120,6 +135,8 @@ def benchmark(
         out=out,
         backend=backend,
         harness=harness,
+        protocol=protocol,
+        benchmarks=benchmarks,
         tokenizer=tokenizer,
         batch_size=batch_size,
         resume=resume,
@@ -167,7 +184,7 @@ def _ask(asked: Asked) -> Asked:
         raise UserError(
             "no model is named, and there is no terminal to ask on",
             hint="rdagent-ft benchmark MODEL [--suite test|quick|core|full] [--base DIR | --no-base] "
-            "[--backend hf|server] [--batch-size N] [--timeout 30min] [--out DIR], "
+            "[--backend hf|vllm|server] [--batch-size N] [--timeout 30min] [--out DIR], "
             "or --endpoint URL --model-name NAME --out DIR",
         )
     try:

@@ -6,13 +6,16 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from rdagent_ft.engine.benchmark.ask_plan import AskPlan, Protocol
+from rdagent_ft.engine.benchmark.chosen import check_chosen
 from rdagent_ft.engine.bounds import parse_duration_s
 from rdagent_ft.errors import Problem, UserError
+from rdagent_ft.evaluation.lm_eval_harness import JobBackend
 from rdagent_ft.evaluation.results.local_models import LocalModel, describe_model
-from rdagent_ft.evaluation.results.plan import Backend, BenchmarkPlan, Endpoint, HarnessName, default_out
+from rdagent_ft.evaluation.results.plan import Backend, Endpoint, HarnessName, default_out
 from rdagent_ft.evaluation.suites import SuiteName, check_suite, load_suite, suite_name
 from rdagent_ft.settings_sources import load_settings
 
@@ -35,19 +38,30 @@ class Asked:
     out: Path | None = None
     backend: str | None = None
     harness: str = "lm-eval"
+    protocol: str = "own"
+    benchmarks: str | None = None
     tokenizer: Path | None = None
     batch_size: int = 8
     resume: bool = False
     env_file: Path | None = None
 
 
-def plan_of(asked: Asked) -> BenchmarkPlan:
+class _Answering(NamedTuple):
+    """What `--backend` means: a server or a job, and what generates in the job."""
+
+    backend: Backend
+    engine: JobBackend = "hf"
+
+
+def plan_of(asked: Asked) -> AskPlan:
     """Return the checked plan. Raises `UserError` that lists everything that is wrong with it."""
     problems: list[Problem] = []
     timeout_s = _timeout(asked.timeout, problems)
     suite = _suite(asked, problems)
-    backend = _backend(asked, problems)
-    harness = _harness(asked, backend, problems)
+    benchmarks = _benchmarks(asked, problems)
+    answering = _answering(asked, problems)
+    harness = _harness(asked, answering, problems)
+    protocol = _protocol(asked, harness, problems)
     endpoint = _endpoint(asked, problems)
     found = _model(asked, problems)
     base = _base(asked, found, problems)
@@ -57,7 +71,7 @@ def plan_of(asked: Asked) -> BenchmarkPlan:
         raise UserError(
             f"the benchmark cannot start: {len(problems)} problem{plural}", problems=tuple(problems)
         )
-    return BenchmarkPlan(
+    return AskPlan(
         model=None if endpoint is not None else asked.model,
         base=base,
         compare_base=not asked.no_base,
@@ -66,8 +80,11 @@ def plan_of(asked: Asked) -> BenchmarkPlan:
         limit=asked.limit,
         timeout_s=timeout_s,
         out=out,
-        backend=backend,
+        backend=answering.backend,
+        engine=answering.engine,
         harness=harness,
+        protocol=protocol,
+        benchmarks=benchmarks,
         batch_size=asked.batch_size,
         resume=asked.resume,
         started=datetime.now(UTC),
@@ -88,32 +105,63 @@ def _suite(asked: Asked, problems: list[Problem]) -> SuiteName | None:
     except UserError as error:
         problems.append(_problem("--suite", asked.suite, "is no suite", error.hint or "use quick"))
         return None
-    settings = load_settings(env_file=asked.env_file).settings
-    problems += check_suite(suite, settings.file_path)
+    if asked.benchmarks is None:
+        problems += check_suite(suite, load_settings(env_file=asked.env_file).settings.file_path)
     return suite.name
 
 
-def _backend(asked: Asked, problems: list[Problem]) -> Backend:
-    if asked.backend in (None, "hf", "server"):
-        if asked.endpoint is not None and asked.backend == "hf":
-            problems.append(
-                _problem("--backend", "hf", "an endpoint is asked with the backend server", "leave it out")
-            )
-        return "server" if asked.backend == "server" or asked.endpoint is not None else "hf"
-    problems.append(_problem("--backend", asked.backend, "is no backend", "use hf or server"))
-    return "hf"
+def _benchmarks(asked: Asked, problems: list[Problem]) -> tuple[str, ...]:
+    if asked.benchmarks is None:
+        return ()
+    names = tuple(name.strip() for name in asked.benchmarks.split(",") if name.strip())
+    try:
+        chosen = check_chosen(names, load_settings(env_file=asked.env_file).settings)
+    except UserError as error:
+        fix = error.hint or "e.g. gsm8k,aime25"
+        problems += error.problems or (_problem("--benchmarks", asked.benchmarks, error.message, fix),)
+        return ()
+    if not chosen:
+        problems.append(_problem("--benchmarks", asked.benchmarks, "names none", "e.g. gsm8k,aime25"))
+    return chosen
 
 
-def _harness(asked: Asked, backend: Backend, problems: list[Problem]) -> HarnessName:
+def _answering(asked: Asked, problems: list[Problem]) -> _Answering:
+    if asked.backend not in (None, "hf", "vllm", "server"):
+        problems.append(_problem("--backend", asked.backend, "is no backend", "use hf, vllm or server"))
+        return _Answering("hf")
+    if asked.endpoint is not None:
+        if asked.backend in ("hf", "vllm"):
+            rule = "an endpoint is asked with the backend server"
+            problems.append(_problem("--backend", asked.backend, rule, "leave it out"))
+        return _Answering("server")
+    if asked.backend == "vllm":
+        return _Answering("hf", "vllm")
+    return _Answering("server" if asked.backend == "server" else "hf")
+
+
+def _harness(asked: Asked, answering: _Answering, problems: list[Problem]) -> HarnessName:
     if asked.harness == "opencompass":
-        if backend == "hf":
-            rule = "asks a server, and the backend is hf"
+        if answering.backend == "hf":
+            rule = f"asks a server, and the backend is {answering.engine}"
             problems.append(_problem("--harness", asked.harness, rule, "add --backend server or --endpoint"))
         return "opencompass"
     if asked.harness != "lm-eval":
         rule = "is no harness"
         problems.append(_problem("--harness", asked.harness, rule, "use lm-eval or opencompass"))
     return "lm-eval"
+
+
+def _protocol(asked: Asked, harness: HarnessName, problems: list[Problem]) -> Protocol:
+    if asked.protocol == "own":
+        return "own"
+    if asked.protocol != "opencompass":
+        problems.append(_problem("--protocol", asked.protocol, "is no protocol", "use own or opencompass"))
+        return "own"
+    if harness != "opencompass":
+        rule = "means prompts that OpenCompass makes, and lm-eval asks"
+        problems.append(_problem("--protocol", asked.protocol, rule, "add --harness opencompass"))
+        return "own"
+    return "opencompass"
 
 
 def _endpoint(asked: Asked, problems: list[Problem]) -> Endpoint | None:

@@ -24,9 +24,12 @@ def ask_for_all(asked: Asked) -> Asked:
     found = find_models(load_settings(env_file=asked.env_file).settings.file_path, Path.cwd())
     model = _ask_model(found)
     base, no_base = _ask_base(model)
-    backend = ("hf", "server")[
-        _choose("Backend", ["hf: load the model here", "server: ask a server that loads it"], 0)
-    ]
+    backends = {
+        "hf": "hf: load the model here",
+        "server": "server: ask a server that loads it",
+        "vllm": "vllm: load the model here with vLLM (needs FT_SERVE_PYTHON)",
+    }
+    backend = list(backends)[_choose("Backend", list(backends.values()), 0)]
     suites = [load_suite(name) for name in SUITE_NAMES]
     lines = [f"{suite.title}: {suite.n_requests:,} answers a model; {suite.purpose}" for suite in suites]
     suite = SUITE_NAMES[_choose("Suite", lines, 1)]

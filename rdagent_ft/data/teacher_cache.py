@@ -34,7 +34,7 @@ class StoredReply(Frozen):
 
 
 class TeacherCache:
-    """A folder of replies; safe for several threads and processes, because equal keys hold equal questions."""
+    """A folder of replies. Threads and processes may share it: equal keys mean equal questions."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

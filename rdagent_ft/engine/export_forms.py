@@ -23,6 +23,7 @@ from rdagent_ft.reporting.modelfile import Decoding, modelfile
 from rdagent_ft.reporting.view import RunView
 from rdagent_ft.settings import Settings
 from rdagent_ft.training.export_plan import (
+    CONVERTER_VARIABLE,
     FormResult,
     GgufType,
     check_gguf,
@@ -111,7 +112,8 @@ def _compared(result: FormResult) -> str:
 
 
 def _convert(request: FormRequest) -> Made:
-    converter = find_converter(dict(os.environ))
+    named = request.settings.llama_cpp
+    converter = find_converter(dict(os.environ) | ({} if named is None else {CONVERTER_VARIABLE: str(named)}))
     merged, out_dir, kind = request.source.merged, request.work / "job", request.gguf_type
     weights = f"model-{kind}.gguf"
     run_single_job(

@@ -31,6 +31,7 @@ def rule_facts(ctx: RunContext, n_train_rows: int | None, recipe: Recipe | None 
     return model_facts(prepared.model, ctx.settings, recipe).model_copy(
         update={
             "device": prepared.device,
+            "n_gpus": n_devices(ctx),
             "memory_gib": prepared.memory_gib,
             "gpu_memory_gib": prepared.gpu_memory_gib,
             "n_train_rows": n_train_rows,
@@ -40,6 +41,11 @@ def rule_facts(ctx: RunContext, n_train_rows: int | None, recipe: Recipe | None 
             "learnt": learnt_rules(ctx),
         }
     )
+
+
+def n_devices(ctx: RunContext) -> int:
+    """Return the processes that one training is shared by (FT_PARALLEL)."""
+    return 1 if ctx.settings.parallel == "none" else max(ctx.prepared.n_gpus, 1)
 
 
 def model_facts(model: ModelSource, settings: Settings, recipe: Recipe | None) -> RuleFacts:

@@ -125,5 +125,5 @@ def open_judging(
     time_left_s: Callable[[], float | None] | None = None,
 ) -> Judging | None:
     """Return the judge that the settings ask for, None for none. Raises `PreflightError`; asks nothing."""
-    built = build_judge(settings, ledger, notice, time_left_s)
+    built = build_judge(settings, ledger, notice, time_left_s, requests_per_minute=settings.judge_rpm)
     return None if built is None else Judging(built, settings, notice)

@@ -12,6 +12,7 @@ from typing import Literal
 from rdagent_ft.engine.bounds import Bounds, StopReason, StopRun
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.journal import Look, utc_now
+from rdagent_ft.engine.retention import free_disk
 from rdagent_ft.engine.selection import best_candidate
 from rdagent_ft.engine.steps.baseline import baseline
 from rdagent_ft.engine.steps.claim import claim
@@ -200,6 +201,7 @@ def _after_loop(ctx: RunContext, loop: int) -> None:
     leader = ctx.parent_of(loop + 1)
     if leader is not None:
         link_best(ctx, leader)
+    free_disk(ctx)
     ctx.executor.tidy(ctx.run_dir)
     _show_scores(ctx)
     write_reports(ctx.run_dir)

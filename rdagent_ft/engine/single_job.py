@@ -88,7 +88,10 @@ def run_single_job(
     log = executor.log_path(handle)
     failure = classify(read_log(log), result=result, failure_json=read_failure(out_dir))
     if failure is not None and failure.failure_class in _NOT_HERE:
-        raise PreflightError(f"the {what} cannot be made here: {failure.message}", hint=failure.fix)
+        raise PreflightError(
+            f"the {what} cannot be made here: {failure.message}",
+            hint="jobs run in the train environment (FT_PYTHON, or the image of --executor docker)",
+        )
     if failure is not None:
         message = f"the {what} failed: {failure.message} [{failure.failure_class}]"
         raise JobError(message, hint=f"{failure.fix + '; ' if failure.fix else ''}its log is {log}")

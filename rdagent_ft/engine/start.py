@@ -44,7 +44,7 @@ from rdagent_ft.settings import Settings, storable
 
 FIXED_SETTINGS = (
     "target_benchmark", "benchmark_datasets", "benchmark_limit", "seed", "dev_items", "val_items",
-    "test_items", "equivalence_margin", "guard_margin", "tune_decoding", "serving", "trainer",
+    "test_items", "equivalence_margin", "guard_margin", "tune_decoding", "serving", "trainer", "parallel",
 )  # fmt: skip
 """Settings that shape data, splits and claims: a resume keeps the run's own values."""
 

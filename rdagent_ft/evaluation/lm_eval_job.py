@@ -169,5 +169,7 @@ def _write_text(path: Path, text: str) -> None:
 if __name__ == "__main__":
     flags = set(sys.argv[2:])
     if len(sys.argv) < 2 or not flags <= {FILES_FLAG, VLLM_FLAG}:
-        sys.exit(f"usage: python -m rdagent_ft.evaluation.lm_eval_job request.json [{FILES_FLAG}] [{VLLM_FLAG}]")
+        sys.exit(
+            f"usage: python -m rdagent_ft.evaluation.lm_eval_job request.json [{FILES_FLAG}] [{VLLM_FLAG}]"
+        )
     main(Path(sys.argv[1]), with_files=FILES_FLAG in flags, with_vllm=VLLM_FLAG in flags)

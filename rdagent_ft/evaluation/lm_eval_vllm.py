@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import transformers
 from lm_eval.models.utils import postprocess_generated_text
-from vllm import SamplingParams, TokensPrompt
-from vllm.lora.request import LoRARequest
+from vllm import SamplingParams, TokensPrompt  # pyright: ignore[reportMissingImports]
+from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
 from rdagent_ft.evaluation.lm_eval_tokens import prompt_tokens
 

@@ -66,15 +66,16 @@ def _sources(mix: DataMix) -> Iterator[Problem]:
 
 
 def _think(mix: DataMix) -> Iterator[Problem]:
-    if mix.think_column is not None and mix.think != "wrap":
-        rule = "is read for `think: wrap` only"
-        yield Problem(
-            "data.think_column",
-            mix.think_column,
-            rule,
-            "config.conflict",
-            "set data.think to wrap, or drop it",
-        )
+    if mix.think_column is None:
+        return
+    if mix.think != "wrap":
+        rule, fix = "is read for `think: wrap` only", "set data.think to wrap, or drop it"
+    elif mix.teacher is not None:
+        rule = "holds the reasoning of the gold answers, and a teacher's answers take their place"
+        fix = "write null: the reasoning in the teacher's own answer is wrapped"
+    else:
+        return
+    yield Problem("data.think_column", mix.think_column, rule, "config.conflict", fix)
 
 
 def _teacher(mix: DataMix, has_teacher: bool | None) -> Iterator[Problem]:

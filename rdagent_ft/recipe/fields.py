@@ -206,4 +206,8 @@ def _number_words(part: Mapping[str, Any]) -> str:
         return kind
     low_word = "above " if "exclusiveMinimum" in part else "from "
     high_word = "below " if "exclusiveMaximum" in part else "to "
-    return f"{kind} {low_word}{low:g} {'and ' if high_word == 'below ' else ''}{high_word}{high:g}"
+    return f"{kind} {low_word}{_shown(low)} {'and ' if high_word == 'below ' else ''}{high_word}{_shown(high)}"
+
+
+def _shown(bound: float) -> str:
+    return f"{int(bound)}" if float(bound).is_integer() and abs(bound) >= 1e5 else f"{bound:g}"

@@ -102,7 +102,7 @@ def render_stage(recipe: Recipe, stage_index: int, *, paths: StagePaths, facts: 
     _refuse_what_is_missing(stage, paths, facts)
     batch = device_batch(stage, facts.n_devices)
     steps = optimizer_steps(stage, facts.n_train_rows)
-    intervals = {"logging": _logging_steps(steps), "save": max(steps // _SAVES_PER_RUN, 10)}
+    intervals = {"logging": _logging_steps(steps), "save": _save_steps(stage, steps)}
     on_gpu = facts.device == "cuda"
     text = (
         _environment()
@@ -121,6 +121,7 @@ def render_stage(recipe: Recipe, stage_index: int, *, paths: StagePaths, facts: 
             sharded_weights=facts.n_devices > 1 and facts.profile in ("zero3", "fsdp2"),
             reentrant=_reentrant(facts),
             intervals=intervals,
+            held_out=_held_out(stage),
         )
     )
     return RenderedStage(text=text, notes=_notes(stage, facts, batch, intervals, steps))
@@ -227,6 +228,27 @@ def _logging_steps(n_steps: int) -> int:
     return min(max(n_steps // _LOGS_PER_RUN, 1), 10)
 
 
+def _save_steps(stage: AnyTrainedStage, n_steps: int) -> int:
+    """A fifth of the run; short runs save less, unless their checkpoints are to be compared."""
+    return max(n_steps // _SAVES_PER_RUN, 10 if stage.eval_share == 0 else 1)
+
+
+def _held_out(stage: AnyTrainedStage) -> dict[str, Any] | None:
+    """Return what is measured on held-out rows; None when the stage trains all of its rows.
+
+    A `dpo` loss can rise while the order of answers is still getting better, so its checkpoints are
+    ranked by the share of pairs in the right order; TRL measures that for `dpo` and not for `kto`.
+    """
+    if stage.eval_share == 0:
+        return None
+    rises = isinstance(stage, DpoStage)
+    return {
+        "metric": "eval_rewards/accuracies" if rises else "eval_loss",
+        "rises": rises,
+        "best": stage.keep == "best",
+    }
+
+
 def _notes(
     stage: AnyTrainedStage, facts: RenderFacts, batch: DeviceBatch, intervals: dict[str, int], steps: int
 ) -> tuple[str, ...]:
@@ -240,8 +262,14 @@ def _notes(
         f"dtype {precision['dtype']} {reason}",
         _batch_note(stage, facts, batch),
         f"about {steps} optimizer steps: logging every {intervals['logging']}, saving every "
-        f"{intervals['save']} (the last 2 checkpoints are kept)",
+        f"{intervals['save']} ({_kept_words(stage)})",
     ]
+    held_out = _held_out(stage)
+    if held_out is not None:
+        notes.append(
+            f"about {stage.eval_share:.0%} of the stage's rows are held out, whole prompts; "
+            f"{held_out['metric']} is measured at every save, and the {stage.keep} weights are left"
+        )
     if stage.attn_implementation == "auto":
         notes.append("attn_implementation sdpa: it needs no extra package")
     if isinstance(stage.adapter, LoraAdapter) and stage.adapter.target_modules == "all-linear":
@@ -253,6 +281,10 @@ def _notes(
     if stage.gradient_checkpointing and _reentrant(facts):
         notes.append("gradient_checkpointing_kwargs use_reentrant true: ZeRO-3 needs it")
     return (*notes, *_kind_notes(stage, precision))
+
+
+def _kept_words(stage: AnyTrainedStage) -> str:
+    return "the last 2 checkpoints are kept" if stage.eval_share == 0 else "the best and the last are kept"
 
 
 def _batch_note(stage: AnyTrainedStage, facts: RenderFacts, batch: DeviceBatch) -> str:

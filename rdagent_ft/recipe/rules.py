@@ -12,26 +12,22 @@ import math
 from collections.abc import Iterator
 
 from rdagent_ft.errors import Problem
-from rdagent_ft.recipe.llamafactory.fits import fit_problems
 from rdagent_ft.recipe.data_script import script_problems
 from rdagent_ft.recipe.learnt import learnt_problems
+from rdagent_ft.recipe.llamafactory.fits import fit_problems
 from rdagent_ft.recipe.lora_targets import target_problems
 from rdagent_ft.recipe.memory import MemorySetup, estimate_memory_gib
 from rdagent_ft.recipe.rule_facts import TINY_PARAMS as TINY_PARAMS
 from rdagent_ft.recipe.rule_facts import Rule, RuleFacts, StageCheck
 from rdagent_ft.recipe.rule_warnings import stage_warnings
+from rdagent_ft.recipe.rules_checkpoints import CHECKPOINT_RULES, held_out_rows, stage_rows
 from rdagent_ft.recipe.rules_online import ONLINE_RULES
 from rdagent_ft.recipe.rules_preference import PREFERENCE_RULES
 from rdagent_ft.recipe.rules_rewards import REWARD_RULES
 from rdagent_ft.recipe.rules_sft import SFT_RULES
 from rdagent_ft.recipe.rules_sft import VARLEN_KERNELS as VARLEN_KERNELS
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.recipe.stages import (
-    GrpoStage,
-    LoraAdapter,
-    PreferenceStage,
-    TrainedStage,
-)
+from rdagent_ft.recipe.stages import GrpoStage, LoraAdapter, TrainedStage
 
 
 def check_recipe(recipe: Recipe, facts: RuleFacts) -> list[Problem]:
@@ -55,13 +51,14 @@ def recipe_warnings(recipe: Recipe, facts: RuleFacts) -> list[str]:
 
 
 def optimizer_steps(stage: TrainedStage, n_rows: int) -> int:
-    """Return the optimizer steps of a stage over `n_rows` rows (prompts for `grpo`).
+    """Return the optimizer steps of a stage that reads `n_rows` rows (prompts for `grpo`).
 
-    The last partial batch counts, except for `grpo`, whose sampler leaves an incomplete batch out
-    (TRL 1.16, `RepeatSampler`).
+    Rows that are held out (`eval_share`) make no step. The last partial batch counts, except for `grpo`,
+    whose sampler leaves an incomplete batch out (TRL 1.16, `RepeatSampler`).
     """
     if stage.max_steps is not None:
         return stage.max_steps
+    n_rows -= held_out_rows(stage, n_rows)
     if isinstance(stage, GrpoStage):
         return math.floor(n_rows // stage.effective_batch * stage.epochs)
     return int(-(-n_rows // stage.effective_batch) * stage.epochs)
@@ -88,26 +85,18 @@ def _micro_batch(check: StageCheck) -> Iterator[Problem]:
 
 
 def _batch_size(check: StageCheck) -> Iterator[Problem]:
-    rows = _n_rows(check)
-    if rows is None:
+    read = stage_rows(check)
+    if read is None:
         return
+    rows = read - held_out_rows(check.stage, read)
     if check.stage.effective_batch > rows:
         rule = f"is larger than the {rows} training rows: no full step"
         yield check.problem(
             "effective_batch", check.stage.effective_batch, rule, f"write at most {max(rows, 1)}"
         )
-    elif check.stage.max_steps is None and optimizer_steps(check.stage, rows) < 1:
+    elif check.stage.max_steps is None and optimizer_steps(check.stage, read) < 1:
         rule = f"ends before the first optimizer step on {rows} rows"
         yield check.problem("epochs", check.stage.epochs, rule, "raise epochs or lower effective_batch")
-
-
-def _n_rows(check: StageCheck) -> int | None:
-    """Return the rows that a stage trains on; None where nobody knows before sampling."""
-    stage, facts = check.stage, check.facts
-    if isinstance(stage, PreferenceStage):
-        return facts.n_preferences if stage.pairs == "given" else None
-    rows, most = facts.n_train_rows, check.recipe.data.max_items
-    return rows if rows is None or most is None else min(rows, most)
 
 
 def _length(check: StageCheck) -> Iterator[Problem]:
@@ -200,6 +189,7 @@ _RULES: tuple[Rule, ...] = (
     _micro_batch,
     _batch_size,
     _length,
+    *CHECKPOINT_RULES,
     *SFT_RULES,
     _kernel,
     _optimizer,

@@ -43,7 +43,7 @@ def comparison_document(view: RunView) -> dict[str, Any]:
         paired = loop.evaluate.vs_base
         pairs[f"{paired.benchmark}/{paired.split}"] = _pair(paired)
     if claim is not None and loop is not None and claim.loop == loop.number:
-        pairs |= _claimed_pairs(claim)
+        pairs |= _claimed_pairs(view, claim)
     decision = "inconclusive"
     if loop is not None:
         decision = "accept" if loop.number == view.best_loop else "reject"
@@ -65,8 +65,8 @@ def comparison_document(view: RunView) -> dict[str, Any]:
     }
 
 
-def _claimed_pairs(claim: ClaimOutput) -> dict[str, dict[str, Any]]:
-    """Return the target's and the guards' pairs; a guard carries its outcome and Holm's p."""
+def _claimed_pairs(view: RunView, claim: ClaimOutput) -> dict[str, dict[str, Any]]:
+    """Return the target's and the guards' pairs; a guard carries its outcome, Holm's p and its openings."""
     target = claim.comparison
     pairs = {f"{target.benchmark}/{target.split}": _pair(target) | {"role": "target"}}
     if claim.clean is not None and claim.clean.comparison is not None:
@@ -76,6 +76,8 @@ def _claimed_pairs(claim: ClaimOutput) -> dict[str, dict[str, Any]]:
         guard = claim.guards.get(name)
         if guard is not None:
             pair |= {"role": "guard", "guard": guard.outcome, "margin": guard.margin, "p_holm": guard.p_holm}
+        if openings := view.openings(name):
+            pair["opening"] = openings
         judged = claim.judged.get(name)
         if judged is not None:
             pair["judge"] = judged.model_dump(mode="json")
@@ -84,12 +86,15 @@ def _claimed_pairs(claim: ClaimOutput) -> dict[str, dict[str, Any]]:
 
 
 def _looks(view: RunView) -> dict[str, Any]:
-    """Return how often val and test were looked at, and the head of the chain of looks.
+    """Return how often val, test and reported benchmarks were looked at, and the head of the chain.
 
     Heads of an earlier file that the chain holds no longer stay named, so that writing this file anew
     hides nothing.
     """
-    found = {"val": view.n_looks("val"), "test": view.n_looks("test"), "head": view.seal.head}
+    found: dict[str, Any] = {"val": view.n_looks("val"), "test": view.n_looks("test"), "head": view.seal.head}
+    names = view.prepare.reported_benchmarks if view.prepare else ()
+    reported = {name: n for name in names if (n := view.openings(name))}
+    found |= {"reported": reported} if reported else {}
     return found | ({"lost": list(view.seal.lost)} if view.seal.lost else {})
 
 

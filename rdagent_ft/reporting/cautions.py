@@ -19,7 +19,7 @@ def cautions(view: RunView, claim: ClaimOutput) -> tuple[str, ...]:
         f"{points(claim.val_delta)} points: {gap} than on the test. The best of several tries is partly "
         "lucky there; use the test figure."
     )
-    lines.append(_openings_line(view, claim))
+    lines += [_openings_line(view, claim), *_reopened_lines(view, claim)]
     lines += [
         *_seed_lines(claim),
         *_decoding_lines(claim),
@@ -59,6 +59,17 @@ def _openings_line(view: RunView, claim: ClaimOutput) -> str:
     if opening > 1:
         line += " Each further opening makes the claim weaker evidence than its interval says."
     return line[:1].upper() + line[1:]
+
+
+def _reopened_lines(view: RunView, claim: ClaimOutput) -> list[str]:
+    """Return one line for each reported benchmark whose items were scored for more than one claim."""
+    counts = {name: view.openings(name) for name in claim.reported}
+    return [
+        f"{one_line(name, 80)} was opened {'twice' if n == 2 else f'{n} times'} in this run: its figure is "
+        "weaker evidence than its interval says."
+        for name, n in counts.items()
+        if n > 1
+    ]
 
 
 def _seed_lines(claim: ClaimOutput) -> list[str]:

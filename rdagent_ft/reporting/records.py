@@ -64,6 +64,7 @@ class PrepareOutput(Frozen):
         sources: `source` value -> rows in the train split.
         data_facts, model_facts, machine_facts: sentences for planners and the report.
         memory_gib, gpu_memory_gib: memory of the machine and of its largest GPU.
+        n_gpus: GPUs that jobs can be given.
         preferences: the dataset of `--preferences`; None without one.
         notices: lines that were shown to the user.
     """
@@ -88,6 +89,7 @@ class PrepareOutput(Frozen):
     device: Literal["cpu", "cuda"]
     memory_gib: float | None = None
     gpu_memory_gib: float | None = None
+    n_gpus: int = 0
     preferences: PreferenceInfo | None = None
     notices: tuple[str, ...] = ()
     seconds: float = 0.0

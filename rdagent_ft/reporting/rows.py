@@ -93,7 +93,10 @@ def benchmark_rows(view: RunView) -> tuple[BenchmarkRow, ...]:
     if claim is None:
         return ()
     rows = [_benchmark_row(claim.base, claim.comparison, target=True)]
-    rows += [_benchmark_row(beside.base, beside.comparison) for beside in claim.reported.values()]
+    rows += [
+        _benchmark_row(beside.base, beside.comparison, openings=view.openings(name))
+        for name, beside in claim.reported.items()
+    ]
     return tuple(rows)
 
 
@@ -199,9 +202,12 @@ def _training(loop: LoopView) -> str:
     return text
 
 
-def _benchmark_row(base: Score, paired: Comparison, *, target: bool = False) -> BenchmarkRow:
+def _benchmark_row(
+    base: Score, paired: Comparison, *, target: bool = False, openings: int = 1
+) -> BenchmarkRow:
+    mark = " (target)" if target else (f" (opened {openings} times)" if openings > 1 else "")
     return BenchmarkRow(
-        benchmark=one_line(paired.benchmark, 80) + (" (target)" if target else ""),
+        benchmark=one_line(paired.benchmark, 80) + mark,
         split=one_line(paired.split, 20),
         metric=base.scorer.replace("_", " "),
         n=f"{paired.n:,}",

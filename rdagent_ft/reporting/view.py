@@ -291,6 +291,10 @@ class RunView(Frozen):
             for look in self.looks
         )
 
+    def openings(self, benchmark: str) -> int:
+        """How often a claim opened the test items of a benchmark; 0 in runs that did not write it down."""
+        return sum(look.split == "test" and look.benchmark == benchmark for look in self.looks)
+
 
 def parse_utc(text: str) -> datetime:
     """Return an ISO 8601 time stamp of the journal as a datetime."""

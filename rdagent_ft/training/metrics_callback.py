@@ -120,7 +120,8 @@ class MetricsCallback(TrainerCallback):
             if name.startswith(HELD_OUT) and not name.endswith(NOT_MEASURED)
         }
         values = dict(list(found.items())[:MAX_HELD_OUT])
-        line = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch}
+        line = {"step": state.global_step, "max_steps": state.max_steps}
+        line["epoch"] = round(float(state.epoch or 0.0), 4)
         self._write(state, line | {name: _json_number(value) for name, value in values.items()})
         self._remember(values)
 

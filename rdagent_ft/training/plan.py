@@ -68,6 +68,7 @@ class TrainResult(Frozen):
         reference: what the policy was compared with: the start model with the adapter off, a frozen
             copy of it, or its scores computed before; None where nothing is compared.
         kept: which checkpoint the weights are; None when no row was held out.
+        tokens: whether the tokens of an earlier training were used; None where none are shared.
     """
 
     n_steps: Count
@@ -87,6 +88,7 @@ class TrainResult(Frozen):
     metrics: Ends = {}
     reference: Literal["adapter_off", "frozen_copy", "precomputed"] | None = None
     kept: KeptCheckpoint | None = None
+    tokens: Literal["cached", "made"] | None = None
 
 
 MAX_LOGIT_DIFF = 1e-5
@@ -112,6 +114,7 @@ def stage_argv(
     rewards: Path | None = None,
     reward_model: Path | None = None,
     prompts_check: Path | None = None,
+    tokens: Path | None = None,
 ) -> tuple[str, ...]:
     """Return a training's command; it writes into its working directory.
 
@@ -120,7 +123,10 @@ def stage_argv(
         rewards: `grpo` only, and needed there: the stage's reward declarations as a JSON list.
         reward_model: the folder of the reward model that one of them asks.
         prompts_check: rendered prompts to compare with the model's own template.
+        tokens: `sft` on prompts and answers only: the folder of a cache entry (`token_files`).
     """
+    if tokens is not None and kind != "sft":
+        raise ValueError("`tokens` belongs to an `sft` stage")
     if (kind == "grpo") != (rewards is not None):
         raise ValueError("`rewards` belongs to a `grpo` stage, which needs it")
     argv = ("python", "-m", f"{_MODULE}.stage_job", "--kind", kind, "--config", str(config))
@@ -128,6 +134,7 @@ def stage_argv(
         ("--rewards", rewards),
         ("--reward-model", reward_model),
         ("--prompts-check", prompts_check),
+        ("--tokens", tokens),
     ):
         if path is not None:
             argv = (*argv, flag, str(path))
@@ -137,6 +144,14 @@ def stage_argv(
 def sft_argv(config: Path, *, prompts_check: Path | None = None) -> tuple[str, ...]:
     """Return the command of a supervised training; see `stage_argv`."""
     return stage_argv("sft", config, prompts_check=prompts_check)
+
+
+def shared_argv(argv: tuple[str, ...], accelerate_config: Path) -> tuple[str, ...]:
+    """Return a stage's command as accelerate starts it: one process a GPU, as the config says."""
+    if argv[:2] != ("python", "-m"):
+        raise ValueError("only a module can be started in several processes")
+    launcher = ("python", "-m", "accelerate.commands.launch", "--config_file", str(accelerate_config))
+    return (*launcher, "--module", *argv[2:])
 
 
 def merge_argv(

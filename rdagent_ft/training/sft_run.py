@@ -24,6 +24,10 @@ def _config() -> type:
 
 
 def _build(setup: Setup) -> Any:
+    if setup.paths.tokens is not None:
+        from rdagent_ft.training.token_run import build_with_tokens
+
+        return build_with_tokens(setup, setup.paths.tokens)
     from trl.trainer.sft_trainer import SFTTrainer
 
     return SFTTrainer(**setup.common())
@@ -55,6 +59,7 @@ def _check(trainer: Any, setup: Setup) -> dict[str, Any]:
         "n_rows_trained": len(dataset),
         "share_tokens_trained": round(n_trained / max(1, n_tokens), 6),
         "share_rows_with_end": round(n_with_end / len(dataset), 6),
+        "tokens": getattr(trainer, "tokens_from", None),
     }
     if n_trained == 0:
         fail(failure, "data.empty_after_filter", "no token is trained: all labels are masked", **checks)

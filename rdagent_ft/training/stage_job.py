@@ -30,7 +30,10 @@ def main() -> None:
     parser.add_argument("--prompts-check", type=Path, default=None, help="JSON lines {messages, text}")
     parser.add_argument("--rewards", type=Path, default=None, help="grpo: declarations (JSON list)")
     parser.add_argument("--reward-model", type=Path, default=None, help="grpo: folder of a reward model")
+    parser.add_argument("--tokens", type=Path, default=None, help="sft: folder of stored tokens")
     args = parser.parse_args()
+    if args.tokens is not None and args.kind != "sft":
+        parser.error("--tokens belongs to --kind sft")
     if (args.kind == "grpo") != (args.rewards is not None):
         parser.error("--rewards belongs to --kind grpo, which needs it")
     if args.reward_model is not None and args.kind != "grpo":
@@ -44,6 +47,7 @@ def main() -> None:
         prompts_check=args.prompts_check,
         rewards=args.rewards,
         reward_model=args.reward_model,
+        tokens=args.tokens,
     )
     run_stage(METHODS[args.kind], args.config, paths)
 

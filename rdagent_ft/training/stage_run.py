@@ -28,11 +28,16 @@ from rdagent_ft.training.stage_health import TrainedKind
 UNWANTED = ("training_args.bin", "README.md")
 """Left out of the saved weights: a pickle, and a card that names the base model `None`."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+ROW_NUMBER = "row_number"
+"""Place of a row in the training file, from 0; a column only where tokens are shared (`token_run`)."""
 
 
 @dataclass(frozen=True)
 class JobPaths:
-    """What the job writes and reads, relative to its working directory."""
+    """What the job writes and reads, relative to its working directory.
+
+    `tokens` is the folder that tokens of an earlier training may lie in; None shares none.
+    """
 
     metrics: Path = Path("metrics.jsonl")
     result: Path = Path("result.json")
@@ -40,6 +45,7 @@ class JobPaths:
     prompts_check: Path | None = None
     rewards: Path | None = None
     reward_model: Path | None = None
+    tokens: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +270,8 @@ def _setup(method: Method, config_path: Path, paths: JobPaths) -> Setup:
     rows = _rows(dataset_args, method.columns)
     if not rows:
         fail(paths.failure, "data.empty_after_filter", "the training file has no rows")
+    if paths.tokens is not None:
+        rows = [{**row, ROW_NUMBER: number} for number, row in enumerate(rows)]
     for number, row in enumerate(rows):
         missing = [name for name in method.required if row.get(name) is None]
         if missing:

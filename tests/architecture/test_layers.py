@@ -31,6 +31,7 @@ IN_JOBS = {
     "training/metrics_callback.py",
     "evaluation/lm_eval_answer.py",
     "evaluation/lm_eval_model.py",
+    "evaluation/lm_eval_vllm.py",
     "evaluation/endpoint/lm_eval_api.py",
     "demo/base_model.py",
 }

@@ -23,8 +23,12 @@ RowMaker = Callable[..., Row]
 
 
 def mixed(rows: list[Row], mix: DataMix, clusters: dict[str, int] | None = None) -> MixResult:
-    tokens = {row.item_id: len(row.completion) for row in rows}
-    return build_mix(rows, mix, clusters=clusters or {}, n_tokens=tokens)
+    return build_mix(
+        rows,
+        mix,
+        clusters=lambda _: clusters or {},
+        n_tokens=lambda found: {row.item_id: len(row.completion) for row in found},
+    )
 
 
 def test_the_empty_mix_only_shuffles(row: RowMaker) -> None:

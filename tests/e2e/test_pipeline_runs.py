@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from world import World
 
@@ -42,6 +43,19 @@ def run_pipeline(world: World, name: str, *stages: dict[str, Any], more: tuple[s
     assert done.code == 0, done.err
     assert done.document["claim"]["n"] == 40
     return Path(done.document["run_dir"])
+
+
+def perturb(weights: Path) -> None:
+    """Make another model of a copy: a teacher that equals its student has nothing to teach."""
+    from safetensors.numpy import load_file, save_file
+
+    generator = np.random.default_rng(1)
+    tensors = load_file(weights)
+    changed = {
+        name: (value + generator.normal(0.0, 0.05, value.shape)).astype(value.dtype)
+        for name, value in tensors.items()
+    }
+    save_file(changed, weights, metadata={"format": "pt"})
 
 
 def test_sft_merge_dpo_on_own_samples_merge(world: World) -> None:
@@ -117,12 +131,14 @@ def test_reward_model_then_grpo(world: World) -> None:
 def test_distillation_from_a_local_teacher(world: World) -> None:
     teacher = world.files("distill") / "models" / "teacher"
     shutil.copytree(world.model, teacher)
+    perturb(teacher / "model.safetensors")
     distill = {
         "kind": "distill", **COMMON, "adapter": LORA, "learning_rate": 1e-3, "max_steps": 3,
         "teacher": "teacher", "max_completion_length": 8,
     }  # fmt: skip
     (stage,) = stage_outputs(run_pipeline(world, "distill", distill))
     assert stage["health"]["verdict"] == "ok"
+    assert stage["health"]["first_loss"] > 0, "teacher and student differ"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +146,7 @@ def test_distillation_from_a_local_teacher(world: World) -> None:
     [
         ((SFT, {"kind": "dpo", **COMMON, "pairs": "sampled"}), "merge"),
         (({"kind": "dpo", **COMMON, "pairs": "given"},), "preferences"),
-        (({"kind": "distill", **COMMON, "teacher": "nobody/knows"},), "teacher"),
+        (({"kind": "distill", **COMMON, "teacher": "nobody/knows", "max_completion_length": 8},), "teacher"),
         (({"kind": "sft", **COMMON, "train_on": "assistant_turns"},), "assistant_turns"),
     ],
 )

@@ -17,6 +17,7 @@ from rdagent_ft.recipe.batches import device_batch
 from rdagent_ft.recipe.catalogue import load_catalogue, trl_method
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage, yaml_scalar
 from rdagent_ft.recipe.rewards import ExactReward
+from rdagent_ft.recipe.rules import optimizer_steps
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import (
     DistillStage,
@@ -47,6 +48,9 @@ CASES: dict[str, tuple[dict[str, Any], RenderFacts]] = {
         {"kind": "sft", "adapter": FULL, "learning_rate": 1e-3, "max_steps": 50},
         RenderFacts(device="cpu", n_train_rows=500),
     ),
+    "sft-best-cpu.yaml": ({"kind": "sft", "eval_share": 0.05, "keep": "best"}, CPU),
+    "dpo-best-cuda.yaml": ({"kind": "dpo", "eval_share": 0.1, "keep": "best"}, CUDA),
+    "kto-measured-cpu.yaml": ({"kind": "kto", "eval_share": 0.1}, CPU),
     "sft-packed-cuda.yaml": (
         {
             "kind": "sft", "packing": True, "attn_implementation": "kernels-community/flash-attn2",
@@ -213,6 +217,36 @@ def test_the_micro_batch_of_groups_is_the_largest_that_divides() -> None:
     assert device_batch(stage, 2).model_dump() == {"micro": 5, "accumulation": 3}
     with pytest.raises(PreflightError, match="num_generations 6"):
         device_batch(stage, 4)
+
+
+def test_checkpoints_are_measured_when_they_are_saved_and_never_on_val() -> None:
+    for name, metric, rises, best in (
+        ("sft-best-cpu.yaml", "eval_loss", False, True),
+        ("dpo-best-cuda.yaml", "eval_rewards/accuracies", True, True),
+        ("kto-measured-cpu.yaml", "eval_loss", False, False),
+    ):
+        values = yaml.safe_load(rendered(name))
+        assert (values["eval_strategy"], values["save_strategy"]) == ("steps", "steps")
+        assert values["eval_steps"] == values["save_steps"]
+        assert (values["metric_for_best_model"], values["greater_is_better"]) == (metric, rises)
+        assert values["load_best_model_at_end"] is best
+        assert values["per_device_eval_batch_size"] == values["per_device_train_batch_size"]
+        assert values["test_split_size"] == CASES[name][0]["eval_share"]
+        assert len(values["datasets"]) == 1
+        assert "eval_dataset" not in values
+    assert yaml.safe_load(rendered("sft-default-cpu.yaml"))["eval_strategy"] == "no"
+    assert "best and the last are kept" in notes_of("sft-best-cpu.yaml")
+    assert "5% of the stage's rows are held out" in notes_of("sft-best-cpu.yaml")
+
+
+def test_held_out_rows_make_no_steps_and_short_runs_are_measured_five_times() -> None:
+    stage = SftStage(eval_share=0.25, effective_batch=8, epochs=1.0)
+    assert optimizer_steps(stage, 128) == 12
+    assert optimizer_steps(stage.model_copy(update={"eval_share": 0.0}), 128) == 16
+    text = render_stage(
+        Recipe(stages=(stage,)), 0, paths=PATHS, facts=RenderFacts(device="cpu", n_train_rows=128)
+    ).text
+    assert yaml.safe_load(text)["save_steps"] == 2
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

@@ -109,3 +109,37 @@ def test_a_run_without_looks_is_whole(tmp_path: Path) -> None:
     view = open_run(tmp_path / "run")
     assert not view.seal.is_broken
     assert len(view.seal.head) == 64
+
+
+def reopened(run_dir: Path, loops: tuple[int, ...]) -> None:
+    """Write the looks of claims at the reported benchmark, as the journal does."""
+    connection = database(run_dir)
+    for loop in loops:
+        last = read_looks(connection)[-1]
+        look = last.model_copy(update={"number": last.number + 1, "benchmark": "gsm8k", "loop": loop})
+        values = sealed(look, last.row_hash or "").model_dump()
+        connection.execute(
+            f"INSERT INTO looks ({LOOK_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)",
+            [values[name] for name in LOOK_COLUMNS.split(", ")],
+        )
+    connection.close()
+
+
+@pytest.mark.parametrize("loops", [(), (6,), (6, 2)])
+def test_openings_of_a_reported_benchmark_are_counted_and_the_second_marks_it(
+    tmp_path: Path, loops: tuple[int, ...]
+) -> None:
+    run_dir = make_run(tmp_path)
+    reopened(run_dir, loops)
+    write_reports(run_dir)
+    assert verify_looks(run_dir / "run.db") == []
+    counted = document(run_dir, "benchmark.json")["looks"]
+    assert counted["test"] == 1, "the target's test is counted by itself"
+    assert counted.get("reported") == ({"gsm8k": len(loops)} if loops else None)
+    pair = document(run_dir, "comparison.json")["pairs"]["gsm8k/test"]
+    assert pair.get("opening") == (len(loops) or None)
+    for name in REPORTS:
+        text = (run_dir / name).read_text(encoding="utf-8")
+        assert ("gsm8k was opened twice in this run" in text) == (len(loops) == 2)
+        assert ("gsm8k (opened 2 times)" in text.replace("\\", "")) == (len(loops) == 2)
+        assert "the sealed test was opened once." in text

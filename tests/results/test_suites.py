@@ -11,12 +11,14 @@ import pytest
 from rdagent_ft.data.rows import Message, Row, make_row
 from rdagent_ft.errors import DataError, UserError
 from rdagent_ft.evaluation.guards import GUARD_MARGINS
+from rdagent_ft.evaluation.judge.side_by_side import JudgeWish
 from rdagent_ft.evaluation.suites import (
     SUITE_NAMES,
     Suite,
     check_suite,
     ids_sha256,
     items_of,
+    judge_wish,
     load_suite,
     selected_rows,
     suite_name,
@@ -148,3 +150,31 @@ def test_the_frozen_items_are_still_those_of_the_files(name: str, shared_data: P
     assert check_suite(suite, tmp_path) == ()
     for benchmark, used in suite.benchmarks.items():
         assert len(items_of(suite, benchmark, tmp_path)) == used.n_items
+
+
+def test_a_suite_names_rubrics_and_judges_that_are_there(tmp_path: Path) -> None:
+    items = tmp_path / "benchmarks" / "gsm8k" / "test.jsonl"
+    items.parent.mkdir(parents=True)
+    items.write_text(json.dumps({"question": "what is 1 plus 1?", "answer": "#### 2"}) + "\n")
+    entry = {
+        "role": "target", "rule": "all", "n_items": 1, "n_available": 1, "seed": 1,
+        "data_sha256": sha256_file(items), "ids_sha256": "0" * 64,
+    }  # fmt: skip
+
+    def suite(**more: str) -> Suite:
+        return Suite.model_validate(
+            {
+                "schema_version": 1, "name": "quick", "version": "t", "title": "t", "purpose": "t",
+                "guard_margin": 0.03, "benchmarks": {"gsm8k": {**entry, **more}},
+            }
+        )  # fmt: skip
+
+    assert check_suite(suite(rubric="tutoring_socratic", judge="equivalence"), tmp_path) == ()
+    assert check_suite(suite(judge="none"), tmp_path) == ()
+    (problem,) = check_suite(suite(rubric="kindness"), tmp_path)
+    assert (problem.problem_class, problem.value) == ("suite.judge", "kindness")
+    assert "no rubric" in problem.rule
+    used = suite(rubric="helpfulness").benchmarks["gsm8k"]
+    assert judge_wish(used, "numeric_match") == JudgeWish(equivalence=True, rubric="helpfulness")
+    with pytest.raises(UserError, match="ifeval is exact"):
+        judge_wish(suite(judge="equivalence").benchmarks["gsm8k"], "ifeval")

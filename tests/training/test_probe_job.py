@@ -53,9 +53,9 @@ def probed(folder: Path, tiny: Path, kind: str, **changes: Any) -> ProbeResult:
     def row(number: int) -> dict[str, Any]:
         length = 60 if number >= N_ROWS - LONG else 4
         if kind == "grpo":
-            return {"prompt": words(length), "gold": "one"}
-        if kind == "dpo":
-            return {"prompt": "go", "chosen": words(length), "rejected": words(4)}
+            return {"prompt": words(length), "gold": f"one {number}"}
+        if kind in ("dpo", "reward"):
+            return {"prompt": "go", "chosen": words(length), "rejected": words(5)}
         return {"prompt": "go", "completion": words(length)}
 
     (folder / "rows.jsonl").write_text("".join(json.dumps(row(number)) + "\n" for number in range(N_ROWS)))
@@ -100,6 +100,12 @@ def test_preferences_and_samples_are_probed_too(tiny: Path, tmp_path: Path) -> N
     (tmp_path / "dpo").mkdir()
     pairs = probed(tmp_path / "dpo", tiny, "dpo", max_length=256)
     assert (pairs.stage, pairs.n_steps) == ("dpo", 3)
+    # TRL drops pairs that are too long from a reward training: the longest of the others are probed.
+    (tmp_path / "reward").mkdir()
+    scored = probed(tmp_path / "reward", tiny, "reward", max_length=32)
+    assert (scored.stage, scored.n_rows, scored.n_steps) == ("reward", 3, 3)
+    assert scored.longest_row_tokens is not None
+    assert scored.longest_row_tokens <= 32
     (tmp_path / "grpo").mkdir()
     samples = probed(
         tmp_path / "grpo", tiny, "grpo",

@@ -9,7 +9,7 @@ import pytest
 
 from rdagent_ft.execution.port import FailureClass, JobResult
 from rdagent_ft.reporting.stage_records import TrainingHealth
-from rdagent_ft.training.failures import classify, error_messages, load_signatures
+from rdagent_ft.training.failures import classify, error_messages, load_signatures, match_log
 
 LOGS = sorted((Path(__file__).parent / "logs").glob("*.txt"))
 
@@ -33,9 +33,35 @@ def test_each_log_has_its_class(path: Path) -> None:
         assert failure.blame != "candidate"
 
 
-def test_every_signature_has_a_log() -> None:
-    shown = {re.sub(r"-\d+$", "", path.stem) for path in LOGS}
-    assert {signature.failure_class for signature in load_signatures()} <= shown
+def test_every_signature_decides_a_log() -> None:
+    """Not only its class: the fix tells signatures of one class apart."""
+    decided = {(found.failure_class, found.fix) for path in LOGS if (found := match_log(path.read_text()))}
+    missing = [each.id for each in load_signatures() if (each.failure_class, each.fix) not in decided]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["train.no_signal", "train.no_signal-2", "train.truncated"])
+def test_a_signal_that_is_missing_for_fewer_than_20_logs_explains_no_failure(name: str) -> None:
+    lines = (Path(__file__).parent / "logs" / f"{name}.txt").read_text().splitlines(keepends=True)
+    few = "".join(lines[:19])
+    assert match_log(few + "Traceback (most recent call last):\nValueError: something else\n") is None
+    assert match_log("".join(lines[:20])) is not None
+
+
+def test_exactly_four_fifths_cut_is_no_failure_yet() -> None:
+    text = (Path(__file__).parent / "logs" / "train.truncated.txt").read_text()
+    assert match_log(re.sub(r"(clipped_ratio': ')[\d.]+", r"\g<1>0.8", text)) is None
+
+
+def test_a_packed_training_whose_first_loss_is_not_0_is_no_lost_packing() -> None:
+    text = (Path(__file__).parent / "logs" / "train.pack_sdpa.txt").read_text()
+    assert match_log(text.replace("'loss': '0'", "'loss': '0.01'")) is None
+
+
+def test_a_metric_that_stands_in_a_line_many_times_is_read_once() -> None:
+    """Without atomic groups this would take 20 to the power of 19 steps."""
+    line = "{'loss': '1', " + "'frac_reward_zero_std': '1', " * 20 + "'x': '" + "y" * 400 + "'}"
+    assert match_log((line + "\n") * 19 + "z" * 300_000) is None
 
 
 def test_signatures_are_sound() -> None:

@@ -1,4 +1,4 @@
-"""Asking models in a job with lm-eval's hf backend, watched as the benchmarking guide says.
+"""Asking models in a job with lm-eval's hf or vllm backend, watched as the benchmarking guide says.
 
 Silence for a minute is told once, progress every half minute, and at the end of the time the job is
 stopped; tasks that were finished by then are kept, and a resumed call asks only the others.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from rdagent_ft.engine.benchmark.asked import (
     LIFE_S,
@@ -27,7 +28,12 @@ from rdagent_ft.engine.benchmark.attempts import (
 )
 from rdagent_ft.engine.benchmark.subjects import Subject
 from rdagent_ft.errors import JobError
-from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness, adapters_without_effect, parse_finished
+from rdagent_ft.evaluation.lm_eval_harness import (
+    JobBackend,
+    LmEvalHarness,
+    adapters_without_effect,
+    parse_finished,
+)
 from rdagent_ft.evaluation.lm_eval_job import FILES_FLAG
 from rdagent_ft.evaluation.port import EvalRequest
 from rdagent_ft.execution.outputs import clean_text, read_log
@@ -41,7 +47,30 @@ PROGRESS_EVERY_S = 30.0
 POLL_S = 0.2
 
 
-def ask_in_job(executor: Executor, call: Call, models: list[Subject], device: str) -> Asked:
+class JobWay(NamedTuple):
+    """How a job loads its models.
+
+    Attributes:
+        backend: lm-eval's backend.
+        name: tells several jobs of one call apart.
+        python: as `JobSpec.argv` takes it; another one than `python` is an environment of its own.
+        env: variables of the job.
+        versions: of what answers, where the job's environment is not this one.
+    """
+
+    backend: JobBackend = "hf"
+    name: str = ""
+    python: str = "python"
+    env: dict[str, str] = {}
+    versions: dict[str, str] = {}
+
+
+TRANSFORMERS = JobWay()
+
+
+def ask_in_job(
+    executor: Executor, call: Call, models: list[Subject], device: str, way: JobWay = TRANSFORMERS
+) -> Asked:
     """Ask in a job what earlier calls left unasked; never raises for what the job did.
 
     Raises `JobError` when the job cannot be started, and whatever interrupts it, after cancelling it.
@@ -54,7 +83,7 @@ def ask_in_job(executor: Executor, call: Call, models: list[Subject], device: st
         device=device,
     )
     fingerprints = {subject.role: subject.identity.fingerprint or "" for subject in models}
-    identities = identities_of(request, fingerprints)
+    identities = identities_of(request, fingerprints, way.versions)
     answers: Answers = {}
     files: dict[str, tuple[HarnessFiles, ...]] = {}
     if call.plan.resume:
@@ -63,15 +92,17 @@ def ask_in_job(executor: Executor, call: Call, models: list[Subject], device: st
     rest = without(request, answers)
     if not rest.models:
         return Asked(answers=answers, files=files)
-    name = f"{call.plan.started:%Y%m%d-%H%M%S-%f}"
+    name = f"{call.plan.started:%Y%m%d-%H%M%S-%f}" + (f"-{way.name}" if way.name else "")
     out_dir = new_attempt(call.work, name, identities)
-    found = _run(executor, call, rest, out_dir, f"benchmark-{name}")
+    found = _run(executor, call, rest, out_dir, f"benchmark-{name}", way)
     for role in dict.fromkeys(role for role, _, _ in found.answers):
         files[role] = (*files.get(role, ()), harness_files(out_dir, role, found.answers))
     return together([Asked(answers=answers), found._replace(files=files)])
 
 
-def _run(executor: Executor, call: Call, request: EvalRequest, out_dir: Path, name: str) -> Asked:
+def _run(
+    executor: Executor, call: Call, request: EvalRequest, out_dir: Path, name: str, way: JobWay
+) -> Asked:
     inputs = {f"model-{n}": model.path for n, model in enumerate(request.models)}
     inputs |= {f"adapter-{n}": m.adapter for n, m in enumerate(request.models) if m.adapter is not None}
     needs_gpu = request.device == "cuda"
@@ -79,11 +110,11 @@ def _run(executor: Executor, call: Call, request: EvalRequest, out_dir: Path, na
     spec = JobSpec(
         attempt_id=name,
         kind="evaluate",
-        argv=(*LmEvalHarness().prepare(request, out_dir), FILES_FLAG),
+        argv=(way.python, *LmEvalHarness(way.backend).prepare(request, out_dir)[1:], FILES_FLAG),
         out_dir=out_dir,
         inputs=inputs | {"items": request.tasks[0].items_file.parent},
         labels={"stage": "benchmark", "run_dir": str(call.work)},
-        env={"RDAGENT_FT_NEEDS_GPU": "1"} if needs_gpu else {},
+        env=way.env | ({"RDAGENT_FT_NEEDS_GPU": "1"} if needs_gpu else {}),
         deadline_unix=time.time() + (LIFE_S if left_s is None else left_s),
         needs_gpu=needs_gpu,
     )

@@ -1,4 +1,7 @@
-"""Asking through OpenCompass: our own items word for word, by chat, each model in a run of its own.
+"""Asking through OpenCompass, by chat, each model in a run of its own.
+
+With the protocol `own` our items go out word for word; with `opencompass` its documented dataset configs make
+the prompts from the benchmarks' own records.
 
 Scores stay ours. A comparison of two models counts only when OpenCompass sent both the same requests,
 which its own record shows (`asked_sha256`).
@@ -8,17 +11,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from rdagent_ft.engine.benchmark.asked import LIFE_S, Answers, Asked, Call
-from rdagent_ft.engine.benchmark.subjects import KEY_VARIABLE, Subject
+from rdagent_ft.engine.benchmark.subjects import KEY_VARIABLE, Subject, records_file
 from rdagent_ft.errors import JobError, PreflightError
 from rdagent_ft.evaluation.endpoint.asking import describe_server
 from rdagent_ft.evaluation.endpoint.ends import EndpointError
 from rdagent_ft.evaluation.endpoint.request import EndpointTarget, RetryRules
+from rdagent_ft.evaluation.opencompass.catalogue import CATALOGUE
 from rdagent_ft.evaluation.opencompass.harness import run_opencompass
+from rdagent_ft.evaluation.opencompass.records import short_name
 from rdagent_ft.evaluation.opencompass.spec import Endpoint, OpenCompassRequest, OpenCompassTask
 from rdagent_ft.evaluation.port import EvalTask
 from rdagent_ft.execution.outputs import clean_text
@@ -50,6 +56,17 @@ def check_opencompass(python: Path | None, tasks: tuple[EvalTask, ...], *, has_t
     return python
 
 
+def check_documented(names: Iterable[str]) -> None:
+    """Raise `PreflightError` for benchmarks that OpenCompass has no documented config of here."""
+    unknown = [name for name in names if short_name(name) is None]
+    if unknown:
+        raise PreflightError(
+            f"OpenCompass has no documented config here of: {', '.join(unknown)}",
+            hint=f"name those that have one with --benchmarks: {', '.join(sorted(CATALOGUE))}; or leave "
+            "--protocol out",
+        )
+
+
 def ask_opencompass(
     call: Call, subject: Subject, target: EndpointTarget, identity: dict[str, str], context: int | None
 ) -> Asked:
@@ -68,9 +85,16 @@ def ask_opencompass(
     shas: dict[str, str] = {}
     seconds, failures, timed_out = 0.0, list[str](), False
     try:
-        requests = _requests(subject, target, identity, context or _context_of(target), tasks, call)
+        context = context or _context_of(target)
     except EndpointError as error:
         return Asked(failures={subject.role: f"{error.kind}: {clean_text(error.message)}"})
+    fitting = tuple(_fitting(task, context) for task in tasks)
+    limits = {
+        new.benchmark: new.max_new_tokens for old, new in zip(tasks, fitting, strict=True) if old != new
+    }
+    for name, limit in limits.items():
+        call.notice(f"{name}: an answer may have {limit} tokens, half of the served context")
+    requests = _requests(subject, target, identity, context, fitting, call)
     for request in requests:
         left_s = call.left_s()
         try:
@@ -92,13 +116,16 @@ def ask_opencompass(
             if found.answers:
                 answers[subject.role, task.task.benchmark, task.task.split] = list(found.answers)
             if found.asked_sha256 is not None:
-                shas[task.task.benchmark] = found.asked_sha256
+                shorter = limits.get(task.task.benchmark)
+                sha = found.asked_sha256
+                shas[task.task.benchmark] = sha if shorter is None else content_hash([sha, shorter], 64)
     return Asked(
         answers,
         seconds,
         failures={subject.role: "; ".join(failures)} if failures else {},
         timed_out=frozenset({subject.role}) if timed_out else frozenset(),
         asked_sha256={subject.role: shas},
+        limits={subject.role: limits} if limits else {},
     )
 
 
@@ -137,7 +164,7 @@ def _requests(
         return [
             OpenCompassRequest(
                 endpoint=endpoint,
-                tasks=tuple(OpenCompassTask(task=task) for task in group),
+                tasks=tuple(_task(task, call) for task in group),
                 concurrency=min(call.plan.batch_size, 512),
             )
             for group in groups.values()
@@ -145,6 +172,19 @@ def _requests(
     except ValidationError as error:
         reasons = "; ".join(str(entry["msg"]) for entry in error.errors()[:5])
         raise PreflightError(f"OpenCompass cannot ask this: {clean_text(reasons)[:500]}") from None
+
+
+def _fitting(task: EvalTask, context: int) -> EvalTask:
+    """Return the task with at most half of the context for an answer: the prompt needs room too."""
+    return task.model_copy(update={"max_new_tokens": min(task.max_new_tokens, context // 2)})
+
+
+def _task(task: EvalTask, call: Call) -> OpenCompassTask:
+    if call.plan.protocol == "own":
+        return OpenCompassTask(task=task)
+    return OpenCompassTask(
+        task=task, documented=short_name(task.benchmark), records_file=records_file(task.items_file)
+    )
 
 
 def _context_of(target: EndpointTarget) -> int:

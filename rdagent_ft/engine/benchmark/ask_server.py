@@ -80,7 +80,7 @@ def ask_own_server(executor: Executor, call: Call, models: list[Subject], device
 
     Raises `PreflightError` when a server cannot be had here or an adapter cannot be served.
     """
-    _refuse_merged(models)
+    refuse_merged(models)
     python = call.settings.serve_python if executor.name == "local" else None
     if executor.name == "local" and python is None:
         raise PreflightError(
@@ -206,7 +206,8 @@ def _refuse(request: EndpointRequest) -> None:
         raise PreflightError("this suite cannot be asked at this endpoint", problems=problems)
 
 
-def _refuse_merged(models: list[Subject]) -> None:
+def refuse_merged(models: list[Subject]) -> None:
+    """Raise `PreflightError` for an adapter that vLLM cannot apply beside its base."""
     for subject in models:
         if subject.model is None or subject.model.adapter is None:
             continue

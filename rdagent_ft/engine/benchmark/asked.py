@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rdagent_ft.engine.benchmark.ask_plan import AskPlan
 from rdagent_ft.engine.benchmark.subjects import Subject, Subjects
 from rdagent_ft.evaluation.items import Answer
-from rdagent_ft.evaluation.results.plan import BenchmarkPlan
 from rdagent_ft.settings import Settings
 
 LIFE_S = 30 * 86_400.0
@@ -37,7 +37,7 @@ class Call(NamedTuple):
         ends: `time.monotonic()` at which the time is up; None without a limit.
     """
 
-    plan: BenchmarkPlan
+    plan: AskPlan
     settings: Settings
     subjects: Subjects
     work: Path
@@ -59,6 +59,7 @@ class Asked(NamedTuple):
         timed_out: roles for which the time was up.
         files: role -> lm-eval's own result files, oldest first.
         asked_sha256: role -> benchmark -> hash of what OpenCompass sent; empty for lm-eval.
+        limits: role -> benchmark -> tokens an answer could have, where the context took some away.
     """
 
     answers: Answers = {}
@@ -67,6 +68,7 @@ class Asked(NamedTuple):
     timed_out: frozenset[str] = frozenset()
     files: dict[str, tuple[HarnessFiles, ...]] = {}
     asked_sha256: dict[str, dict[str, str]] = {}
+    limits: dict[str, dict[str, int]] = {}
 
 
 def together(parts: Sequence[Asked]) -> Asked:
@@ -78,6 +80,7 @@ def together(parts: Sequence[Asked]) -> Asked:
         timed_out=frozenset(role for part in parts for role in part.timed_out),
         files={role: folders for part in parts for role, folders in part.files.items()},
         asked_sha256={role: found for part in parts for role, found in part.asked_sha256.items()},
+        limits={role: found for part in parts for role, found in part.limits.items()},
     )
 
 

@@ -28,13 +28,19 @@ class Earlier(NamedTuple):
     files: dict[str, tuple[HarnessFiles, ...]]
 
 
-def identities_of(request: EvalRequest, fingerprints: dict[str, str]) -> dict[str, str]:
-    """Return role -> hash of everything that decides its answers; `fingerprints` are the models'."""
+def identities_of(
+    request: EvalRequest, fingerprints: dict[str, str], versions: dict[str, str]
+) -> dict[str, str]:
+    """Return role -> hash of everything that decides its answers.
+
+    `fingerprints` are the models'; `versions` those of what answers, where it is not the hf backend here.
+    """
     tasks = [
         task.model_dump(mode="json", exclude={"items_file"}) | {"items": sha256_file(task.items_file)}
         for task in request.tasks
     ]
     common = [tasks, request.prompt_format, request.batch_size, request.device, version("lm_eval")]
+    common += [versions] if versions else []
     return {
         model.role: content_hash([fingerprints[model.role], model.batch_size, common], n_chars=32)
         for model in request.models

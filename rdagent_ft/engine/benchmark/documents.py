@@ -8,21 +8,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from rdagent_ft.engine.benchmark.ask_plan import CHOSEN, AskPlan
 from rdagent_ft.engine.benchmark.asked import Asked, HarnessFiles
 from rdagent_ft.engine.benchmark.subjects import Subject, Subjects
+from rdagent_ft.engine.judged_results import report_warnings
 from rdagent_ft.errors import JobError, StateError, UserError
 from rdagent_ft.evaluation.code.pass_at_k_report import pass_at_k_scores
+from rdagent_ft.evaluation.judge.status import JudgeReport
+from rdagent_ft.evaluation.opencompass.catalogue import CATALOGUE
+from rdagent_ft.evaluation.opencompass.records import short_name
 from rdagent_ft.evaluation.port import EvalTask
 from rdagent_ft.evaluation.results.document import (
     BenchmarkEntry,
     EngineUse,
     GenerationUse,
+    JudgeUse,
     ResultDocument,
     SuiteUse,
     result_status,
 )
 from rdagent_ft.evaluation.results.folder import DOCUMENT_NAME, entry_of, read_folder, write_result
-from rdagent_ft.evaluation.results.plan import BenchmarkPlan
 from rdagent_ft.evaluation.rows import SampleRow
 from rdagent_ft.evaluation.suites import Suite
 from rdagent_ft.execution.outputs import read_json_file
@@ -31,9 +36,11 @@ from rdagent_ft.values import write_json
 MAX_RESULTS_BYTES = 128 << 20
 ASKED_SHA256 = "asked_sha256"
 """Key of `EngineUse.args`: benchmark -> hash of the requests that OpenCompass sent."""
+SHORTER_ANSWERS = "max_new_tokens"
+"""Key of `EngineUse.args`: benchmark -> tokens an answer could have, where the context took some away."""
 
 
-def known_base(plan: BenchmarkPlan, suite: Suite, subjects: Subjects, device: str) -> ResultDocument | None:
+def known_base(plan: AskPlan, suite: Suite, subjects: Subjects, device: str) -> ResultDocument | None:
     """Return the stored result of this very base: same weights, items, template, engine and protocol.
 
     None when there is none, when it is damaged or not complete. A complete result that cannot decide
@@ -48,19 +55,21 @@ def known_base(plan: BenchmarkPlan, suite: Suite, subjects: Subjects, device: st
     if known is None or known.model.fingerprint is None:
         return None
     whole = all(entry.complete and entry.unscored == 0 for entry in known.benchmarks.values())
-    args = {key: value for key, value in known.engine.args.items() if key != ASKED_SHA256}
+    args = {
+        key: value for key, value in known.engine.args.items() if key not in (ASKED_SHA256, SHORTER_ANSWERS)
+    }
     same = (
         (known.status == "ok" or (known.status == "invalid" and whole))
         and known.model.fingerprint == subjects.base.identity.fingerprint
         and known.model.chat_template_sha == subjects.base.identity.chat_template_sha
         and known.suite == _suite_use(plan, suite)
-        and known.engine.model_copy(update={"args": args}) == _engine(plan, device, {})
-        and known.generation == _generation(subjects)
+        and known.engine.model_copy(update={"args": args}) == _engine(plan, device)
+        and known.generation == _generation(plan, subjects)
     )
     return known if same else None
 
 
-def refuse_foreign_base(plan: BenchmarkPlan, suite: Suite, subjects: Subjects) -> None:
+def refuse_foreign_base(plan: AskPlan, suite: Suite, subjects: Subjects) -> None:
     """Raise `UserError` when the summary would compare with a stored base that does not belong here.
 
     Only where this call does not score the base itself, so that what is stored would be taken.
@@ -76,6 +85,8 @@ def refuse_foreign_base(plan: BenchmarkPlan, suite: Suite, subjects: Subjects) -
         reason = "of another model than the one that was tuned"
     elif known.suite != _suite_use(plan, suite):
         reason = "on other items"
+    elif (known.generation.protocol == "opencompass") != (plan.protocol == "opencompass"):
+        reason = f"by another protocol ({known.generation.protocol})"
     if reason is not None:
         raise UserError(
             f"{plan.base_folder} holds a base result {reason}; the summary would compare with it",
@@ -84,16 +95,17 @@ def refuse_foreign_base(plan: BenchmarkPlan, suite: Suite, subjects: Subjects) -
 
 
 def write_document(
-    plan: BenchmarkPlan, suite: Suite, subjects: Subjects, subject: Subject, asked: Asked,
-    rows: dict[str, list[SampleRow]], *, device: str, total_s: float,
+    plan: AskPlan, suite: Suite, subjects: Subjects, subject: Subject, asked: Asked,
+    rows: dict[str, list[SampleRow]], *, device: str, total_s: float, judged: JudgeReport | None = None,
 ) -> None:  # fmt: skip
     """Write the result folder of one model: document, answers, lm-eval's own files.
 
-    `rows`: benchmark -> scored answers; not empty. Raises `OSError` when it cannot be written.
+    `rows`: benchmark -> scored answers; not empty. `judged`: what a judge's measures in them are worth.
+    Raises `OSError` when it cannot be written.
     """
     folder = plan.base_folder if subject.role == "base" else plan.tuned_folder
     tasks = {task.benchmark: task for task in subjects.tasks}
-    entries = {name: _entry(suite, tasks[name], found) for name, found in rows.items()}
+    entries = {name: _entry(plan, suite, tasks[name], found) for name, found in rows.items()}
     failure = asked.failures.get(subject.role)
     timed_out = failure is not None and subject.role in asked.timed_out
     document = ResultDocument(
@@ -105,29 +117,67 @@ def write_document(
         failure=failure,
         model=subject.identity,
         suite=_suite_use(plan, suite),
-        engine=_engine(plan, device, asked.asked_sha256.get(subject.role, {})),
-        generation=_generation(subjects),
+        engine=_engine(plan, device, asked.asked_sha256.get(subject.role), asked.limits.get(subject.role)),
+        generation=_generation(plan, subjects),
+        judge=_judge_use(judged),
         benchmarks=entries,
         timings={"asked_s": round(asked.seconds, 3), "total_s": round(total_s, 3)},
+        warnings=() if judged is None else report_warnings(judged),
     )
     write_result(folder, document, rows)
     _keep_harness_files(asked.files.get(subject.role, ()), folder / "lm-eval")
 
 
-def _entry(suite: Suite, task: EvalTask, rows: list[SampleRow]) -> BenchmarkEntry:
+def write_judged_base(
+    plan: AskPlan, known: ResultDocument, suite: Suite, subjects: Subjects,
+    rows: dict[str, list[SampleRow]], judged: JudgeReport | None,
+) -> None:  # fmt: skip
+    """Write a stored base result again, with the measures of another judge than it was judged by."""
+    tasks = {task.benchmark: task for task in subjects.tasks}
+    entries = {name: _entry(plan, suite, tasks[name], found) for name, found in rows.items()}
+    update = {
+        "benchmarks": entries,
+        "judge": _judge_use(judged),
+        "warnings": () if judged is None else report_warnings(judged),
+    }
+    write_result(plan.base_folder, known.model_copy(update=update), rows)
+
+
+def _judge_use(judged: JudgeReport | None) -> JudgeUse:
+    if judged is None:
+        return JudgeUse()
+    found = judged.calibration
+    shown = None if found is None else {"status": found.status, "key": found.key, "kappa": found.kappa}
+    return JudgeUse(
+        status=judged.status,
+        model=judged.model,
+        rubric=judged.rubric,
+        calibration=shown,
+        unscored=0 if judged.health is None else judged.health.n_unscored,
+        cost_usd=judged.cost_usd,
+    )
+
+
+def _entry(plan: AskPlan, suite: Suite, task: EvalTask, rows: list[SampleRow]) -> BenchmarkEntry:
     extra: dict[str, float | None] = {}
     if task.repeats > 1 and task.scorer == "code_pass":
         found = pass_at_k_scores(rows, scorer=task.scorer, n_expected=task.n_items)
         extra = {f"pass@{k}": None if score is None else score.value for k, score in found.items()}
     metric = {"ifeval": "prompt_strict", "code_pass": "pass@1"}.get(task.scorer, task.scorer)
     role = suite.benchmarks[task.benchmark].role
-    return entry_of(rows, scorer=task.scorer, n_expected=task.n_items, metric=metric, role=role, extra=extra)
+    # Part of the metric's name, so that a comparison with answers to other words is refused.
+    short = short_name(task.benchmark) if plan.protocol == "opencompass" else None
+    asked = None if short is None else f"asked as {CATALOGUE[short].full_name}"
+    return entry_of(
+        rows, scorer=task.scorer, n_expected=task.n_items, metric=metric, role=role, extra=extra,
+        filter_name=asked,
+    )  # fmt: skip
 
 
-def _suite_use(plan: BenchmarkPlan, suite: Suite) -> SuiteUse:
+def _suite_use(plan: AskPlan, suite: Suite) -> SuiteUse:
     seeds = {used.seed for used in suite.benchmarks.values()}
     return SuiteUse(
-        name=suite.name,
+        name=CHOSEN if plan.benchmarks else suite.name,
         version=suite.version,
         items_sha=suite.items_sha,
         seed=min(seeds, default=None),
@@ -135,20 +185,22 @@ def _suite_use(plan: BenchmarkPlan, suite: Suite) -> SuiteUse:
     )
 
 
-def _engine(plan: BenchmarkPlan, device: str, shas: dict[str, str]) -> EngineUse:
+def _engine(
+    plan: AskPlan, device: str, shas: dict[str, str] | None = None, limits: dict[str, int] | None = None
+) -> EngineUse:
     client = plan.harness if plan.harness == "opencompass" else f"lm-eval {version('lm-eval')}"
-    more = {ASKED_SHA256: shas} if shas else {}
+    found = {ASKED_SHA256: shas, SHORTER_ANSWERS: limits}
+    more = {key: value for key, value in found.items() if value}
     if plan.endpoint is not None:
         return EngineUse(server=plan.endpoint.url, client=client, args={**more})
-    server = "vllm" if plan.backend == "server" else "lm-eval hf"
+    server = "vllm" if plan.backend == "server" else f"lm-eval {plan.engine}"
     args = {"batch_size": plan.batch_size, "device": device, **more}
     return EngineUse(server=server, client=client, args=args)
 
 
-def _generation(subjects: Subjects) -> GenerationUse:
-    return GenerationUse(
-        protocol=subjects.prompt_format, max_tokens=max(task.max_new_tokens for task in subjects.tasks)
-    )
+def _generation(plan: AskPlan, subjects: Subjects) -> GenerationUse:
+    protocol = "opencompass" if plan.protocol == "opencompass" else subjects.prompt_format
+    return GenerationUse(protocol=protocol, max_tokens=max(task.max_new_tokens for task in subjects.tasks))
 
 
 def _keep_harness_files(found: tuple[HarnessFiles, ...], place: Path) -> None:

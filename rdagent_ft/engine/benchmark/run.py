@@ -14,17 +14,27 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from rdagent_ft.engine.benchmark.ask_job import ask_in_job
-from rdagent_ft.engine.benchmark.ask_opencompass import check_opencompass, refuse_other_questions
+from rdagent_ft.engine.benchmark.ask_opencompass import (
+    check_documented,
+    check_opencompass,
+    refuse_other_questions,
+)
+from rdagent_ft.engine.benchmark.ask_plan import AskPlan, whole_plan
 from rdagent_ft.engine.benchmark.ask_server import ask_endpoint, ask_own_server
+from rdagent_ft.engine.benchmark.ask_vllm import ask_in_vllm, check_vllm
 from rdagent_ft.engine.benchmark.asked import RESUME, Asked, Call, Notice
+from rdagent_ft.engine.benchmark.chosen import chosen_suite
 from rdagent_ft.engine.benchmark.documents import (
     ASKED_SHA256,
     known_base,
     refuse_foreign_base,
     write_document,
+    write_judged_base,
 )
 from rdagent_ft.engine.benchmark.subjects import WORK_NAME, Subject, Subjects, subjects_of
 from rdagent_ft.engine.executors import OpenExecutor, open_executor
+from rdagent_ft.engine.judged_results import JudgedRoles, RoleRows, judge_roles
+from rdagent_ft.engine.judging import Judging, open_judging
 from rdagent_ft.engine.lock import LOCK_NAME, hold_run
 from rdagent_ft.errors import JobError, PreflightError, RunLockedError, UserError
 from rdagent_ft.evaluation.code.run_code import code_runner
@@ -35,9 +45,11 @@ from rdagent_ft.evaluation.outside import Outside
 from rdagent_ft.evaluation.results.document import ResultDocument
 from rdagent_ft.evaluation.results.plan import BenchmarkPlan
 from rdagent_ft.evaluation.rows import SampleRow
+from rdagent_ft.evaluation.sample_files import read_samples
 from rdagent_ft.evaluation.score import missing_outside, score_answers
-from rdagent_ft.evaluation.suites import Suite, load_suite
+from rdagent_ft.evaluation.suites import Suite, judge_wish, load_suite
 from rdagent_ft.execution.machine import read_machine
+from rdagent_ft.llm.memory_ledger import MemoryLedger
 from rdagent_ft.settings import Settings
 
 CODE_LIMIT_S = 7200.0
@@ -51,7 +63,9 @@ def run_benchmark(plan: BenchmarkPlan, settings: Settings, notice: Notice) -> Pa
     that cannot work here; `JobError` when the tuned model gave no answer or results cannot be written.
     A model that was answered for in part leaves a result that says so.
     """
-    return run_suite(plan, load_suite(plan.suite), settings, notice)
+    chosen = whole_plan(plan).benchmarks
+    suite = chosen_suite(chosen, settings) if chosen else load_suite(plan.suite)
+    return run_suite(plan, suite, settings, notice)
 
 
 def run_suite(plan: BenchmarkPlan, suite: Suite, settings: Settings, notice: Notice) -> Path:
@@ -60,24 +74,33 @@ def run_suite(plan: BenchmarkPlan, suite: Suite, settings: Settings, notice: Not
     with _telling(plan.out):
         work.mkdir(parents=True, exist_ok=True)
     with _alone(work), _telling(plan.out):
-        return _run(plan, suite, settings, work, notice)
+        return _run(whole_plan(plan), suite, settings, work, notice)
 
 
-def _run(plan: BenchmarkPlan, suite: Suite, settings: Settings, work: Path, notice: Notice) -> Path:
+def _run(plan: AskPlan, suite: Suite, settings: Settings, work: Path, notice: Notice) -> Path:
+    if plan.protocol == "opencompass":
+        check_documented(suite.benchmarks)
     subjects = subjects_of(plan, suite, settings.file_path)
     refuse_foreign_base(plan, suite, subjects)
     opened = None if plan.endpoint is not None else open_executor(settings, notice)
     if opened is not None:
         opened.executor.reap(work)  # of a call that was killed: nobody waits for its jobs
-    outside = _outside(plan, settings, opened, work)
+    call = Call(plan, settings, subjects, work, None, notice)
+    judging = open_judging(settings, MemoryLedger(), notice, lambda: call.left_s())
+    outside = _outside(plan, settings, opened, work)._replace(grade=judging.grader if judging else None)
     problems = missing_outside(subjects.tasks, outside)
     if problems:
         raise UserError("answers could not be scored here", problems=tuple(problems))
     if plan.harness == "opencompass":
         is_known = plan.endpoint is None or plan.endpoint.tokenizer is not None
         check_opencompass(settings.opencompass_python, subjects.tasks, has_tokenizer=is_known)
+    if opened is not None and plan.engine == "vllm":
+        check_vllm(settings.serve_python, opened.executor.name)
     device = _device(settings, opened)
     known = known_base(plan, suite, subjects, device)
+    if known is not None and judging is not None and not _is_judged(known, judging):
+        # Grades of two judges are two scores: the base is asked anew then.
+        known = None if any(e.metric == "rubric" for e in known.benchmarks.values()) else known
     if known is not None:
         notice(f"the base model's result of {known.created} is used again")
     models = [None if known is not None else subjects.base, subjects.tuned]
@@ -85,20 +108,56 @@ def _run(plan: BenchmarkPlan, suite: Suite, settings: Settings, work: Path, noti
     if opened is not None:
         opened.make_ready()
     started = time.monotonic()
-    ends = None if plan.timeout_s is None else started + plan.timeout_s
-    call = Call(plan, settings, subjects, work, ends, notice)
+    call = call._replace(ends=None if plan.timeout_s is None else started + plan.timeout_s)
     asked = _ask(call, opened, wanted, device)
     asked = refuse_other_questions(asked, asked.asked_sha256.get("base") or _stored_shas(known))
     _tell(asked, notice)
+    scored: RoleRows = {
+        subject.role: _rows(subjects, subject, asked, outside)
+        for subject in wanted
+        if _has_answered(subject, asked)
+    }
+    rejudged = known is not None and judging is not None and not _is_judged(known, judging)
+    if known is not None and rejudged:
+        scored["base"] = {
+            name: read_samples(plan.base_folder / entry.samples) for name, entry in known.benchmarks.items()
+        }
+    judged = _judged(judging, suite, subjects, scored, settings)
     for subject in wanted:
-        rows = _rows(subjects, subject, asked, outside) if _has_answered(subject, asked) else {}
-        if rows:
-            total_s = time.monotonic() - started
-            write_document(plan, suite, subjects, subject, asked, rows, device=device, total_s=total_s)
+        if rows := judged.rows.get(subject.role):
+            write_document(
+                plan, suite, subjects, subject, asked, rows, device=device,
+                total_s=time.monotonic() - started, judged=judged.reports.get(subject.role),
+            )  # fmt: skip
+    if known is not None and rejudged:
+        write_judged_base(plan, known, suite, subjects, judged.rows["base"], judged.reports.get("base"))
     _refuse_nothing(subjects.tuned, asked)
     if not asked.failures and all(a.unanswered is None for found in asked.answers.values() for a in found):
         _clear(work)
     return plan.out
+
+
+def _is_judged(known: ResultDocument, judging: Judging) -> bool:
+    """Return whether a stored result has all verdicts of this very judge."""
+    return (
+        known.judge.unscored == 0 and (known.judge.calibration or {}).get("key") == judging.calibration().key
+    )
+
+
+def _judged(
+    judging: Judging | None, suite: Suite, subjects: Subjects, scored: RoleRows, settings: Settings
+) -> JudgedRoles:
+    """Return the rows with a judge's measures; as they are where no judge is configured."""
+    if judging is None:
+        return JudgedRoles(scored, {})
+    wishes = {
+        task.benchmark: judge_wish(suite.benchmarks[task.benchmark], task.scorer) for task in subjects.tasks
+    }
+    names = (subjects.tuned.identity.id,)
+    try:
+        return judge_roles(judging, subjects.tasks, wishes, scored, tuned_names=names, seed=settings.seed)
+    finally:
+        judging.close()
 
 
 def _ask(call: Call, opened: OpenExecutor | None, wanted: list[Subject], device: Device) -> Asked:
@@ -106,6 +165,8 @@ def _ask(call: Call, opened: OpenExecutor | None, wanted: list[Subject], device:
         return ask_endpoint(call, wanted)
     if call.plan.backend == "server":
         return ask_own_server(opened.executor, call, wanted, device)
+    if call.plan.engine == "vllm":
+        return ask_in_vllm(opened.executor, call, wanted, device)
     return ask_in_job(opened.executor, call, wanted, device)
 
 

@@ -9,11 +9,12 @@ from rdagent_ft.data.model_folder import read_model_folder
 from rdagent_ft.data.rows import ModelSource, Row
 from rdagent_ft.data.tokens import TextEncoder, chat_template_text, load_encoder
 from rdagent_ft.data.write import write_eval_items
+from rdagent_ft.engine.benchmark.ask_plan import AskPlan
 from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.benchmarks import find_benchmark
+from rdagent_ft.evaluation.opencompass.records import write_documented
 from rdagent_ft.evaluation.port import EvalModel, EvalTask
 from rdagent_ft.evaluation.results.document import ModelIdentity
-from rdagent_ft.evaluation.results.plan import BenchmarkPlan
 from rdagent_ft.evaluation.rows import PromptFormat
 from rdagent_ft.evaluation.suites import Suite, items_of
 from rdagent_ft.values import content_hash, sha256_file, sha256_text
@@ -43,7 +44,7 @@ class Subjects(NamedTuple):
     tuned: Subject
 
 
-def subjects_of(plan: BenchmarkPlan, suite: Suite, file_path: Path) -> Subjects:
+def subjects_of(plan: AskPlan, suite: Suite, file_path: Path) -> Subjects:
     """Read models and items and write the rendered items. Raises `UserError`/`DataError` on bad input.
 
     Both models are asked the same texts: those of the tuned model's chat template, where it has one.
@@ -77,8 +78,13 @@ def subjects_of(plan: BenchmarkPlan, suite: Suite, file_path: Path) -> Subjects:
     return Subjects(tasks, prompt_format, base, tuned)
 
 
+def records_file(items_file: Path) -> Path:
+    """Return where the benchmark's own records of an items file lie, for the protocol `opencompass`."""
+    return items_file.with_name(f"{items_file.stem}-records.jsonl")
+
+
 def _tasks(
-    plan: BenchmarkPlan, suite: Suite, file_path: Path, encoder: TextEncoder | None,
+    plan: AskPlan, suite: Suite, file_path: Path, encoder: TextEncoder | None,
     prompt_format: PromptFormat, max_positions: int | None,
 ) -> tuple[EvalTask, ...]:  # fmt: skip
     tasks: list[EvalTask] = []
@@ -88,7 +94,10 @@ def _tasks(
             raise DataError(f"the items of {name} are not on this machine any more")
         rows: list[Row] = items_of(suite, name, file_path, plan.limit)
         path = (plan.out / WORK_NAME / "items" / f"{name}.jsonl").absolute()
-        write_eval_items(path, rows, encoder, prompt_format)
+        if plan.protocol == "opencompass":
+            write_documented(path, records_file(path), found, rows)
+        else:
+            write_eval_items(path, rows, encoder, prompt_format)
         limit = found.benchmark.max_new_tokens
         tasks.append(
             EvalTask(

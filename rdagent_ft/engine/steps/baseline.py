@@ -23,6 +23,7 @@ from rdagent_ft.values import sha256_file
 def baseline(ctx: RunContext) -> BaselineOutput:
     """Return the base model's scores. Raises `JobError` when it cannot be scored: nothing can go on."""
     prepared = ctx.prepared
+    _refuse_undecided_judge(ctx)
     tasks = (split_task(ctx, "val"), split_task(ctx, "dev"))
     versions = installed_versions() | {"device": prepared.device}
     versions |= _server_versions(ctx)
@@ -98,3 +99,17 @@ def _server_versions(ctx: RunContext) -> dict[str, str]:
         ctx.warm = None
         return {}
     return {f"server {name}": number for name, number in server.versions().items()}
+
+
+def _refuse_undecided_judge(ctx: RunContext) -> None:
+    """Raise `PreflightError` when a judge that passed no gate would decide which recipe leads."""
+    if ctx.prepared.scorer != "rubric" or ctx.judging is None:
+        return
+    calibration = ctx.judging.calibration()
+    if not calibration.passed:
+        raise PreflightError(
+            f"the target is scored by a judge that did not pass its gate ({calibration.status}): "
+            f"{'; '.join(calibration.reasons)}",
+            hint="name another FT_JUDGE_MODEL, put labelled pairs where docs/evaluation.md says, or choose "
+            "a target with a rule",
+        )

@@ -1,9 +1,10 @@
 """Step 2 of a loop: turn the recipe into checked files: data mix, trainer config, evidence.
 
 A recipe with a data script has it run first (`data_script.py`); its rows take the place of the train
-split's. Runs the rungs V0, V1 and V3 of the ladder; V2 (the trainer's own parser) is the first thing that the
-training job does, because starting it costs an import of the trainer. The first rung that fails ends
-the loop as failed, with its class, before anything costs GPU time.
+split's. Selection, a teacher and the data mix follow (`mixing.py`). Runs the rungs V0, V1 and V3 of the
+ladder; V2 (the trainer's own parser) is the first thing that the training job does, because starting it
+costs an import of the trainer. The first rung that fails ends the loop as failed, with its class, before
+anything costs GPU time.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rdagent_ft.data.audit import audit_problems, audit_rows
-from rdagent_ft.data.mix import MixResult, build_mix
-from rdagent_ft.data.near_duplicates import near_duplicate_clusters
 from rdagent_ft.data.rows import Row
 from rdagent_ft.data.write import read_row_file, write_rows
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import rule_facts
 from rdagent_ft.engine.steps.data_script import Scripted, script_data
+from rdagent_ft.engine.steps.mixing import Mixed, mixed_rows
 from rdagent_ft.engine.steps.rejection import rejected
 from rdagent_ft.engine.steps.stage_data import MIX_NAME, known_data
 from rdagent_ft.engine.steps.stage_job import render_config, stage_folder
@@ -40,18 +40,19 @@ def code(ctx: RunContext, loop: int) -> CodeOutput:
     if proposal.recipe is None:
         return CodeOutput(failure=proposal.failure)
     recipe, script = proposal.recipe, None
-    rows = read_row_file(ctx.run_dir / "data" / "train.jsonl")
+    rows = train = read_row_file(ctx.run_dir / "data" / "train.jsonl")
     if recipe.data.script is not None:
         made = _scripted(ctx, loop, recipe, recipe.data.script, rows)
         if isinstance(made, Failure):
             return CodeOutput(failure=made)
-        recipe = _with_known_sources(recipe, rows, made.rows)
         rows, script = made.rows, made.record
     try:
-        mix = _mix(ctx, recipe, rows)
+        mixed = mixed_rows(ctx, loop, recipe, rows, train)
     except RecipeError as error:
         return CodeOutput(failure=rejected(error.problems or _one(error)), script=script)
-    return _checked(ctx, loop, recipe, mix).model_copy(update={"script": script})
+    if isinstance(mixed, Failure):
+        return CodeOutput(failure=mixed, script=script)
+    return _checked(ctx, loop, recipe, mixed).model_copy(update={"script": script})
 
 
 def _scripted(ctx: RunContext, loop: int, recipe: Recipe, script: str, rows: list[Row]) -> Scripted | Failure:
@@ -60,15 +61,16 @@ def _scripted(ctx: RunContext, loop: int, recipe: Recipe, script: str, rows: lis
     return rejected(problems) if problems else script_data(ctx, loop, script, rows)
 
 
-def _checked(ctx: RunContext, loop: int, recipe: Recipe, mix: MixResult) -> CodeOutput:
+def _checked(ctx: RunContext, loop: int, recipe: Recipe, mixed: Mixed) -> CodeOutput:
     """Judge recipe and rows by V1 and V3; write the rows and render every stage when nothing is wrong."""
+    mix = mixed.mix
     facts = rule_facts(ctx, len(mix.rows), recipe)
     report = audit_rows(mix.rows, ctx.text_encoder, ctx.prepared.prompt_format, _longest_row(recipe))
     problems = [*check_recipe(recipe, facts), *audit_problems(report)]
     output = CodeOutput(
         n_train_rows=len(mix.rows),
         dropped=mix.dropped,
-        notes=(*recipe_warnings(recipe, facts), *_mix_notes(mix)),
+        notes=(*recipe_warnings(recipe, facts), *mixed.notes),
     )
     if problems:
         return output.model_copy(update={"failure": rejected(problems)})
@@ -133,27 +135,6 @@ def _longest_row(recipe: Recipe) -> int:
 def _name(path: Path, folder: Path) -> str:
     inside = path.relative_to(folder)
     return inside.name if inside.parts[0] == "files" else str(inside)
-
-
-def _with_known_sources(recipe: Recipe, train: list[Row], made: list[Row]) -> Recipe:
-    """Return the recipe without excluded sources that the script itself has left out already."""
-    gone = {row.source for row in train} - {row.source for row in made}
-    kept = tuple(name for name in recipe.data.exclude_sources if name not in gone)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"exclude_sources": kept})})
-
-
-def _mix(ctx: RunContext, recipe: Recipe, rows: list[Row]) -> MixResult:
-    encoder, prompt_format = ctx.text_encoder, ctx.prepared.prompt_format
-    tokens: dict[str, int] = {}
-    if recipe.data.max_row_tokens is not None:
-        pairs = encoder.rows_tokens(rows, prompt_format)
-        tokens = {row.item_id: sum(pair) for row, pair in zip(rows, pairs, strict=True)}
-    clusters = near_duplicate_clusters(rows) if recipe.data.dedupe == "near" else {}
-    return build_mix(rows, recipe.data, clusters=clusters, n_tokens=tokens)
-
-
-def _mix_notes(mix: MixResult) -> tuple[str, ...]:
-    return tuple(f"{n} rows left out of the mix: {reason}" for reason, n in mix.dropped.items())
 
 
 def _one(error: RecipeError) -> tuple[Problem, ...]:

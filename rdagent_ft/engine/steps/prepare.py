@@ -172,6 +172,7 @@ def prepare(ctx: RunContext, gathered: Gathered | None = None) -> PrepareOutput:
         memory_gib=found.machine.memory_gib,
         gpu_memory_gib=max((gpu.memory_gib for gpu in found.machine.gpus), default=None),
         notices=(*found.notices, *found.read.notes),
+        n_gpus=len(found.machine.gpus),
         preferences=pairs,
         seconds=found.seconds,
     )

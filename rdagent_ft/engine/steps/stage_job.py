@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rdagent_ft.engine.context import RunContext
-from rdagent_ft.engine.facts import teacher_folder
+from rdagent_ft.engine.facts import n_devices, teacher_folder
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
 from rdagent_ft.engine.steps.chain_place import ChainPlace
 from rdagent_ft.engine.steps.llamafactory_stage import (
@@ -22,11 +22,13 @@ from rdagent_ft.engine.steps.llamafactory_stage import (
     render_for_llamafactory,
 )
 from rdagent_ft.engine.steps.stage_data import StageData
+from rdagent_ft.engine.steps.token_cache import keep_tokens, token_folder
 from rdagent_ft.errors import JobError
 from rdagent_ft.execution.carry import copy_file_inside, move_folder_inside
 from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.execution.weight_files import check_weights, combined_sha256
 from rdagent_ft.recipe.learnt import FailedTry, failed_try
+from rdagent_ft.recipe.launch import render_accelerate
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import AnyTrainedStage, DistillStage, GrpoStage
@@ -34,8 +36,9 @@ from rdagent_ft.reporting.stage_records import Failure, StageOutput
 from rdagent_ft.training.failures import classify, hostile_output
 from rdagent_ft.training.monitor import MAX_BYTES as METRICS_MAX_BYTES
 from rdagent_ft.training.monitor import read_health
-from rdagent_ft.training.plan import read_failure, read_train_result, stage_argv
+from rdagent_ft.training.plan import read_failure, read_train_result, shared_argv, stage_argv
 from rdagent_ft.training.repair import RepairFacts, neutral_fix
+from rdagent_ft.training.token_files import LEFT_NAME
 from rdagent_ft.values import write_atomic, write_json
 
 METRICS_NAME = "metrics.jsonl"
@@ -95,7 +98,13 @@ def render_config(
     stage = recipe.stages[number - 1]
     teacher = teacher_folder(ctx.settings, stage.teacher) if isinstance(stage, DistillStage) else None
     paths = StagePaths(model=model, train_file=train_file, output_dir=Path(CHECKPOINTS), teacher=teacher)
-    facts = RenderFacts(device=ctx.prepared.device, n_train_rows=n_rows)
+    profile = ctx.settings.parallel
+    facts = RenderFacts(
+        device=ctx.prepared.device,
+        n_devices=n_devices(ctx),
+        n_train_rows=n_rows,
+        profile="ddp" if profile == "none" else profile,
+    )
     if ctx.settings.trainer == "llamafactory":
         rendered = render_for_llamafactory(ctx, recipe, number, paths=paths, facts=facts)
     else:
@@ -155,12 +164,24 @@ def _run(
         assert teacher is not None  # V1 refuses a teacher that is not there
         folders["teacher"] = teacher
 
+    shared = _write_profile(ctx, config)
+    if shared is not None:
+        folders["accelerate"] = shared
+    tokens = token_folder(ctx, stage, inputs.data, inputs.model)
+    if tokens is not None:
+        folders["tokens"] = tokens
+
     def prepare(out_dir: Path, previous: Path | None) -> tuple[str, ...]:
         if previous is not None:
             _carry_checkpoints(previous, out_dir)
+            if tokens is not None:
+                keep_tokens(ctx, tokens, previous, inputs.data)
         if ctx.settings.trainer == "llamafactory":
             return llamafactory_command(ctx, config)
-        return stage_argv(stage.kind, config, rewards=rewards, reward_model=inputs.reward_model)
+        argv = stage_argv(
+            stage.kind, config, rewards=rewards, reward_model=inputs.reward_model, tokens=tokens
+        )
+        return argv if shared is None else shared_argv(argv, shared)
 
     request = JobRequest(
         kind="train" if ctx.settings.trainer == "trl" else "train_llamafactory",
@@ -170,9 +191,22 @@ def _run(
         limit_s=ctx.settings.full_timeout,
         metrics_name=METRICS_NAME,
         needs_gpu=ctx.prepared.device == "cuda",
-        scratch=(CHECKPOINTS,),
+        scratch=(CHECKPOINTS,) if tokens is None else (CHECKPOINTS, LEFT_NAME),
     )
-    return run_job(ctx, place.loop, place.step, request, prepare)
+    outcome = run_job(ctx, place.loop, place.step, request, prepare)
+    if tokens is not None:
+        keep_tokens(ctx, tokens, outcome.out_dir, inputs.data)
+    return outcome
+
+
+def _write_profile(ctx: RunContext, config: Path) -> Path | None:
+    """Write accelerate's config beside the trainer's where several GPUs share the training."""
+    profile = ctx.settings.parallel
+    if profile == "none" or n_devices(ctx) < 2:
+        return None
+    path = config.with_name(f"{config.stem}-{profile}.yaml")
+    write_atomic(path, render_accelerate(profile, n_devices(ctx)))
+    return path
 
 
 def _reference(job: TrainedStageJob) -> str | None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rdagent_ft.evaluation.judge.cascade import rescue_alert
+from rdagent_ft.evaluation.judge.side_by_side import WITH_JUDGE
 from rdagent_ft.evaluation.results.comparison import Decision, Pair
 from rdagent_ft.evaluation.results.document import MAX_LENGTH_RATE, WARN_LENGTH_RATE
 from rdagent_ft.evaluation.results.sheet import ModelResult
@@ -66,6 +68,10 @@ def warnings_of(a: ModelResult, b: ModelResult, pairs: Mapping[str, Pair]) -> tu
         if result.document is not None:
             lines += [f"{side}: {warning}" for warning in result.document.warnings]
     for key, pair in pairs.items():
+        judged = pair.measures.get(WITH_JUDGE)
+        if judged is not None and pair.delta is not None:
+            alert = rescue_alert(pair.delta, judged.delta, judged.delta - pair.delta)
+            lines += [f"{key}: {alert}"] if alert is not None else []
         if pair.health is None:
             continue
         for side, health in (("base", pair.health.base), ("candidate", pair.health.cand)):

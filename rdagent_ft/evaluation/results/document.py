@@ -15,7 +15,7 @@ from rdagent_ft.values import Frozen
 
 ResultStatus = Literal["ok", "partial", "timeout", "failed", "invalid"]
 BenchmarkRole = Literal["target", "guard"]
-JudgeStatus = Literal["ok", "skipped", "degraded", "failed_gate"]
+JudgeStatus = Literal["ok", "skipped", "degraded", "failed_gate", "uncalibrated", "invalid"]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**9)]

@@ -191,6 +191,8 @@ def _trouble(entry: BenchmarkEntry, document: ResultDocument) -> str | None:
         return f"{entry.n + entry.unscored} of {entry.n_expected} items"
     if (reason := invalid_reason(entry)) is not None:
         return reason
+    if entry.metric == "rubric" and document.judge.status != "ok":
+        return f"graded by a judge that is {document.judge.status}"
     return None
 
 
