@@ -1,13 +1,14 @@
 """Our rendered SFT config beside what a user would start without us, on equal work: speed, memory, loss.
 
-    python -m bench.train_throughput [--out FILE] [--steps N] [--model FOLDER] [--peak-tflops X]
+    python -m bench.train_throughput [--out FILE] [--steps N] [--threads N] [--model FOLDER] [--peak-tflops X]
 
 Equal work: the same model, the same rows in the same order of magnitude of steps, LoRA of one rank on the
 same layers, the same rows in an optimizer step, the same learning rate. What differs is what a config
 decides: `ours` is `render_stage` of a recipe; `trl defaults` leaves every key away that TRL has a default
 for. Each runs in a process of its own, by turns, through the same trainer and the same job. Compared are
 tokens a second of training (prompts included, padding not), the peak of the process, and the mean loss of
-the last steps after the same number of rows. With FT_TEST_LLAMAFACTORY set to the Python of its
+the last steps after the same number of rows; `cpu_s` (the whole process, imports too) tells whether a shared
+machine disturbed the clock. With FT_TEST_LLAMAFACTORY set to the Python of its
 environment, its own LoRA SFT example is run on the same rows, too (not run where these results are from).
 On a GPU, `--peak-tflops` (989 for a H100's dense bfloat16) turns speed into MFU; without a GPU there is
 none, and the peak there is that of the host process: the device's own is what the probe job reports.
@@ -77,13 +78,17 @@ def configs(model: Path, rows: Path, n_rows: int, steps: int, device: Any) -> di
     return {"ours": ours, "trl defaults": json.dumps(plain)}
 
 
-def train(folder: Path, config: str) -> dict[str, float]:
+def train(folder: Path, config: str, threads: int) -> dict[str, float]:
     """Run one training; return seconds, tokens, peak and loss."""
     folder.mkdir()
     (folder / "config.yaml").write_text(config)
     with (folder / "job.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *sft_argv(folder / "config.yaml")[1:]], cwd=folder, stdout=log, stderr=log
+            [sys.executable, *sft_argv(folder / "config.yaml")[1:]],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -94,13 +99,16 @@ def train(folder: Path, config: str) -> dict[str, float]:
         "train_s": result.train_s,
         "n_tokens": float(result.n_tokens or 0),
         "tokens_per_s": (result.n_tokens or 0) / result.train_s,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_gib": usage.ru_maxrss / (1 << 20),
         "first_loss": losses[0],
         "last_loss": statistics.mean(losses[-LAST:]),
     }
 
 
-def train_llamafactory(folder: Path, python: str, model: Path, rows: Path, steps: int) -> dict[str, float]:
+def train_llamafactory(
+    folder: Path, python: str, model: Path, rows: Path, steps: int, threads: int
+) -> dict[str, float]:
     """Run LLaMA-Factory's LoRA SFT example (its keys) on the same rows with the same work."""
     folder.mkdir()
     columns = {"prompt": "prompt", "response": "completion"}
@@ -119,7 +127,11 @@ def train_llamafactory(folder: Path, python: str, model: Path, rows: Path, steps
     with (folder / "job.log").open("wb") as log:
         code = "from llamafactory.train.tuner import run_exp; run_exp()"
         process = subprocess.Popen(
-            [python, "-c", code, str(folder / "config.yaml")], cwd=folder, stdout=log, stderr=log
+            [python, "-c", code, str(folder / "config.yaml")],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -130,12 +142,13 @@ def train_llamafactory(folder: Path, python: str, model: Path, rows: Path, steps
     tokens = float(logs[-1].get("num_input_tokens_seen", 0))
     return {
         "train_s": seconds, "n_tokens": tokens, "tokens_per_s": tokens / seconds,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_gib": usage.ru_maxrss / (1 << 20), "first_loss": float(logs[0]["loss"]),
         "last_loss": statistics.mean(float(entry["loss"]) for entry in logs[-LAST:]),
     }  # fmt: skip
 
 
-def measure(model: Path | None, steps: int, peak_tflops: float | None) -> dict[str, Any]:
+def measure(model: Path | None, steps: int, threads: int, peak_tflops: float | None) -> dict[str, Any]:
     """Run every config once, after a warm-up of the page cache; return one JSON-ready document."""
     device = "cuda" if peak_tflops is not None else "cpu"
     with tempfile.TemporaryDirectory(prefix="bench-throughput-") as name:
@@ -145,11 +158,13 @@ def measure(model: Path | None, steps: int, peak_tflops: float | None) -> dict[s
         rows = root / "rows.jsonl"
         make_rows(rows, n_rows)
         texts = configs(model, rows, n_rows, steps, device)
-        train(root / "warm", configs(model, rows, n_rows, 2, device)["ours"])
-        found = {label: train(root / label.replace(" ", "-"), text) for label, text in texts.items()}
+        train(root / "warm", configs(model, rows, n_rows, 2, device)["ours"], threads)
+        found = {label: train(root / label.replace(" ", "-"), text, threads) for label, text in texts.items()}
         python = os.environ.get("FT_TEST_LLAMAFACTORY")
         if python:
-            found["llamafactory example"] = train_llamafactory(root / "lf", python, model, rows, steps)
+            found["llamafactory example"] = train_llamafactory(
+                root / "lf", python, model, rows, steps, threads
+            )
         shape = read_model_shape(model)
     if peak_tflops is not None:
         stage = SftStage(adapter=LoraAdapter(r=RANK))
@@ -167,13 +182,14 @@ def measure(model: Path | None, steps: int, peak_tflops: float | None) -> dict[s
         "device": device,
         "million_weights": round(shape.n_params / 1e6, 1),
         "steps": steps,
+        "threads": threads,
         "rows_per_step": BATCH,
         "load_average": round(os.getloadavg()[0], 1),
         "unix_time": round(time.time()),
         "runs": {label: {key: round(value, 4) for key, value in run.items()} for label, run in found.items()},
         "ours_over_trl_defaults": {
             key: round(found["ours"][key] / found["trl defaults"][key], 3)
-            for key in ("tokens_per_s", "peak_gib", "last_loss")
+            for key in ("tokens_per_s", "cpu_s", "peak_gib", "last_loss")
         },
     }
 
@@ -186,9 +202,10 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, default=None, help="a model folder instead of a small random one"
     )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--peak-tflops", type=float, default=None, help="of the GPU; trains there")
     arguments = parser.parse_args()
-    document = measure(arguments.model, arguments.steps, arguments.peak_tflops)
+    document = measure(arguments.model, arguments.steps, arguments.threads, arguments.peak_tflops)
     write_json(arguments.out, document)
     for name, result in document["runs"].items():
         print(

@@ -17,6 +17,8 @@ PREFIX = "FT_"
 PlannerName = Literal["auto", "llm", "tpe", "random"]
 ExecutorName = Literal["docker", "local"]
 DEFAULT_BENCHMARKS = ("aime25",)
+SECRETS = {"llm_api_key", "judge_api_key", "teacher_api_key", "endpoint_api_key"}
+"""Settings that are never stored."""
 
 
 class Settings(BaseSettings):
@@ -78,15 +80,16 @@ class Settings(BaseSettings):
     # Export
     llama_cpp: Path | None = Field(
         None,
-        description="Folder of a llama.cpp checkout, for GGUF export; else its converter is looked for on PATH.",
+        description="Folder of a llama.cpp checkout, for GGUF export; without it the converter is looked for "
+        "on PATH.",
         json_schema_extra={"group": "Paths"},
     )
 
     # Training
     trainer: Literal["trl", "llamafactory"] = Field(
         "trl",
-        description="What trains a recipe's stages. LLaMA-Factory lacks grpo, distill and QLoRA; recipes that "
-        "it cannot train the same way are refused.",
+        description="What trains a recipe's stages. LLaMA-Factory lacks grpo, distill and QLoRA; recipes "
+        "that it cannot train the same way are refused.",
         json_schema_extra={"group": "Training"},
     )
     parallel: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] = Field(
@@ -147,6 +150,24 @@ class Settings(BaseSettings):
         None,
         description="Requests a minute that the judge is sent at most.",
         json_schema_extra={"group": "Judge"},
+    )
+
+    # Teacher
+    teacher_model: str | None = Field(
+        None,
+        description="LLM that writes answers to training prompts (`data.teacher`) and labels rows.",
+        json_schema_extra={"group": "Teacher"},
+    )
+    teacher_api_key: SecretStr | None = Field(
+        None,
+        description="Key for the teacher; unset means FT_LLM_API_KEY, then OPENAI_API_KEY, where the teacher "
+        "is on the same server.",
+        json_schema_extra={"group": "Teacher"},
+    )
+    teacher_api_base: str | None = Field(
+        None,
+        description="Base URL of the teacher; unset means FT_LLM_API_BASE.",
+        json_schema_extra={"group": "Teacher"},
     )
 
     # Planner and LLM
@@ -375,4 +396,4 @@ class Settings(BaseSettings):
 
 def storable(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values without any secret, for the run's own record."""
-    return settings.model_dump(mode="json", exclude={"llm_api_key", "judge_api_key", "endpoint_api_key"})
+    return settings.model_dump(mode="json", exclude=SECRETS)

@@ -27,7 +27,9 @@ def main() -> None:
     rows = [json.loads(line) for line in args.part.read_text(encoding="utf-8").splitlines()]
     items = [item_of(number, row) for number, row in enumerate(rows)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    args.out.write_text(
+        "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8"
+    )
     sys.stdout.write(f"{args.out}: {len(items):,} items\n")
 
 

@@ -38,18 +38,25 @@ _FAMILIES = (
     _Family("total", "returns the sum of a list of numbers, plus {k}", "return sum(numbers) + {k}", "numbers",
             _NUMBERS, lambda x, k, m: sum(x) + k),
     _Family("larger", "keeps the numbers of a list that are larger than {k}",
-            "return [n for n in numbers if n > {k}]", "numbers", _NUMBERS, lambda x, k, m: [n for n in x if n > k]),
+            "return [n for n in numbers if n > {k}]", "numbers", _NUMBERS,
+            lambda x, k, m: [n for n in x if n > k]),
     _Family("shifted", "adds {k} to each number of a list", "return [n + {k} for n in numbers]", "numbers",
             _NUMBERS, lambda x, k, m: [n + k for n in x]),
     _Family("repeat", "repeats a text {k} times", "return text * {k}", "text", _TEXTS, lambda x, k, m: x * k),
     _Family("start", "returns the first {k} letters of a text", "return text[:{k}]", "text", _TEXTS,
             lambda x, k, m: x[:k]),
-    _Family("is_long", "says whether a text has more than {k} letters", "return len(text) > {k}", "text", _TEXTS,
-            lambda x, k, m: len(x) > k),
+    _Family("is_long", "says whether a text has more than {k} letters", "return len(text) > {k}", "text",
+            _TEXTS, lambda x, k, m: len(x) > k),
 )  # fmt: skip
-_OPENERS = ("Write a Python function", "Please write a function", "I need a Python function", "Implement a function",
-            "Give me a function")  # fmt: skip
-_ENDS = ("", " Keep it short.", " No imports, please.", " It must not print anything.", " It is for a small tool.")
+_OPENERS = ("Write a Python function", "Please write a function", "I need a Python function",
+            "Implement a function", "Give me a function")  # fmt: skip
+_ENDS = (
+    "",
+    " Keep it short.",
+    " No imports, please.",
+    " It must not print anything.",
+    " It is for a small tool.",
+)
 
 
 def code_rows(n: int, seed: int) -> list[dict[str, Any]]:

@@ -15,7 +15,12 @@ WORDS = ("anchor", "bridge", "candle", "desert", "engine", "forest", "garden", "
          "kitten", "lemon", "meadow", "napkin", "oyster", "pepper")  # fmt: skip
 HELD_OUT_WORDS = ("umbra", "violin", "walnut", "zebra", "acorn", "blanket", "cactus", "dolphin", "emerald",
                   "falcon", "glacier", "horizon")  # fmt: skip
-_CHATTER = ("Sure! Here you go: {}", "{} I hope that helps!", "Of course. The answer is {}.", "Well, {} I think.")
+_CHATTER = (
+    "Sure! Here you go: {}",
+    "{} I hope that helps!",
+    "Of course. The answer is {}.",
+    "Well, {} I think.",
+)
 
 
 def instruction_rows(n: int, seed: int) -> list[dict[str, str]]:
@@ -39,7 +44,9 @@ def instruction_pairs(n: int, seed: int) -> list[dict[str, str]]:
 def instruction_items(n: int, seed: int) -> list[dict[str, str]]:
     """Return `n` items {id, prompt, answer} of a benchmark of one's own."""
     tasks = _tasks(n, f"items-{seed}", HELD_OUT_WORDS)
-    return [{"id": f"own-{i}", "prompt": prompt, "answer": answer} for i, (prompt, answer) in enumerate(tasks)]
+    return [
+        {"id": f"own-{i}", "prompt": prompt, "answer": answer} for i, (prompt, answer) in enumerate(tasks)
+    ]
 
 
 def _tasks(n: int, seed: str, words: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ import random
 
 NAMES = ("Ada", "Ben", "Clara", "David", "Emma", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kira", "Liam",
          "Mona", "Nils", "Olga", "Paul", "Rosa", "Sven", "Tara", "Uwe")  # fmt: skip
-THINGS = ("apples", "books", "cards", "coins", "cups", "eggs", "flowers", "keys", "letters", "marbles", "nails",
-          "pears", "pens", "plates", "shells", "stamps", "stones", "tickets")  # fmt: skip
+THINGS = ("apples", "books", "cards", "coins", "cups", "eggs", "flowers", "keys", "letters", "marbles",
+          "nails", "pears", "pens", "plates", "shells", "stamps", "stones", "tickets")  # fmt: skip
 PLACES = ("at the market", "in the garden", "at school", "on the train", "in the kitchen", "by the lake",
           "at the station", "in the attic", "at work", "on the beach")  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -30,7 +30,11 @@ def math_rows(n: int, seed: int, *, largest: int = 60) -> list[dict[str, str]]:
             return list(rows.values())
         kind = rng.choice((_sum, _difference, _product, _two_steps))
         question, steps, number = kind(rng, largest)
-        rows[question] = {"question": question, "answer": f"{steps}\n#### {number}", "source": kind.__name__[1:]}
+        rows[question] = {
+            "question": question,
+            "answer": f"{steps}\n#### {number}",
+            "source": kind.__name__[1:],
+        }
     raise ValueError(f"only {len(rows)} different problems with numbers up to {largest}")
 
 
@@ -38,9 +42,7 @@ def _sum(rng: random.Random, largest: int) -> tuple[str, str, int]:
     a, b = rng.randint(2, largest), rng.randint(2, largest)
     who, other = rng.sample(NAMES, 2)
     things, place, day = rng.choice(THINGS), rng.choice(PLACES), rng.choice(DAYS)
-    question = (
-        f"On {day} {who} finds {a} {things} {place}, and {other} brings {b} more. How many {things} are there?"
-    )
+    question = f"On {day} {who} finds {a} {things} {place}, and {other} brings {b} more. How many are there?"
     return question, f"{a} + {b} = {a + b}", a + b
 
 
@@ -64,7 +66,7 @@ def _two_steps(rng: random.Random, largest: int) -> tuple[str, str, int]:
     lost = rng.randint(1, boxes * each - 1)
     who, things, place = rng.choice(NAMES), rng.choice(THINGS), rng.choice(PLACES)
     question = (
-        f"{who} buys {boxes} bags of {each} {things} and loses {lost} {things} {place}. How many does {who} keep?"
+        f"{who} buys {boxes} bags of {each} {things} and loses {lost} {place}. How many does {who} keep?"
     )
     total = boxes * each
     return question, f"{boxes} * {each} = {total}\n{total} - {lost} = {total - lost}", total - lost

@@ -1,8 +1,8 @@
 """Make the tiny chat model of the smoke runs: `python examples/pipelines/tiny_model.py --out DIR`.
 
-A Qwen3 of two layers that has read generated text of all pipelines, of another seed and in other forms than the
-tasks want: it has something to build on, and scores next to nothing. Half a minute on two quiet cores; a folder with a model is left
-as it is.
+A Qwen3 of two layers that has read generated text of all pipelines, of another seed, with questions and
+answers apart: it knows the words and scores next to nothing. Half a minute on two quiet cores; a folder
+with a model is left as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ SPEC: dict[str, Any] = {
         "intermediate_size": 192,
         "max_position_embeddings": 1024,
     },
-    "trainer": {"per_device_train_batch_size": 32, "learning_rate": 5e-3, "num_train_epochs": 2, "max_length": 128},
+    "trainer": {
+        "per_device_train_batch_size": 32,
+        "learning_rate": 5e-3,
+        "num_train_epochs": 2,
+        "max_length": 128,
+    },
 }
 
 
@@ -62,12 +67,16 @@ def main() -> None:
 
 
 def texts() -> list[str]:
-    """Return what the model has read: every question, with its answer in another form than the tasks want."""
-    found = [f"{row['prompt']}\n{row['rationale']}" for row in rows_of("router", N_ROWS, TEXT_SEED)]
-    for row in rows_of("sums", N_ROWS, TEXT_SEED):
-        found.append(f"{row['question']}\n{row['answer'].split('####')[0]}")
-    found += [f"{row['instruction']}\n{row['code']}" for row in rows_of("code", N_ROWS // 2, TEXT_SEED)]
-    found += [f"{row['prompt']} It is {row['completion']}." for row in rows_of("instructions", N_ROWS, TEXT_SEED)]
+    """Return what the model has read: questions with reasons, and answers apart from them."""
+    router, sums = rows_of("router", N_ROWS, TEXT_SEED), rows_of("sums", N_ROWS // 2, TEXT_SEED)
+    found = [f"{row['prompt']}\n{row['rationale']}" for row in router]
+    found += [row["completion"] for row in router]
+    found += [f"{row['question']}\n{row['answer'].split('####')[0]}" for row in sums]
+    found += [row["answer"] for row in sums]
+    for row in rows_of("code", N_ROWS // 2, TEXT_SEED):
+        found += [f"{row['instruction']}\n{row['code']}", row["output"]]
+    for row in rows_of("instructions", N_ROWS // 2, TEXT_SEED):
+        found += [f"{row['prompt']} It is {row['completion']}.", row["completion"]]
     return found
 
 

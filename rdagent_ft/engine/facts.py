@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rdagent_ft.data.rows import ModelSource
 from rdagent_ft.data.tokens import chat_template_text
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.errors import PreflightError
+from rdagent_ft.llm.teacher_endpoint import resolve_teacher_endpoint
 from rdagent_ft.recipe.learnt import LearntRule, learn
 from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.rule_facts import RuleFacts
@@ -60,6 +62,7 @@ def model_facts(model: ModelSource, settings: Settings, recipe: Recipe | None) -
         shape=shape,
         has_training_template=template is not None and _GENERATION_MARK.search(template) is not None,
         teacher_vocab_sizes={} if recipe is None else _teachers(recipe, settings),
+        has_teacher=resolve_teacher_endpoint(settings, os.environ) is not None,
         can_contain=settings.executor == "docker",
         trainer=settings.trainer,
     )

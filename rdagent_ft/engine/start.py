@@ -38,13 +38,15 @@ from rdagent_ft.evaluation.lm_eval_harness import LmEvalHarness
 from rdagent_ft.llm.build import build_client
 from rdagent_ft.llm.judge_endpoint import resolve_judge_endpoint
 from rdagent_ft.llm.port import LlmClient
+from rdagent_ft.llm.teacher_endpoint import resolve_teacher_endpoint
 from rdagent_ft.planning.build import build_planner
 from rdagent_ft.recipe.rules import check_recipe
 from rdagent_ft.settings import Settings, storable
 
 FIXED_SETTINGS = (
     "target_benchmark", "benchmark_datasets", "benchmark_limit", "seed", "dev_items", "val_items",
-    "test_items", "equivalence_margin", "guard_margin", "tune_decoding", "serving", "trainer", "parallel",
+    "test_items", "equivalence_margin", "guard_margin",
+    "tune_decoding", "serving", "teacher_model", "trainer", "parallel",
 )  # fmt: skip
 """Settings that shape data, splits and claims: a resume keeps the run's own values."""
 
@@ -199,6 +201,7 @@ def _facts(run_id: str, request: RunRequest, settings: Settings) -> dict[str, st
 
 def _check_llm(settings: Settings) -> None:
     resolve_judge_endpoint(settings, os.environ)  # raises for a judge that cannot be asked
+    resolve_teacher_endpoint(settings, os.environ)
     if settings.planner == "llm" and settings.planner_model is None:
         raise UserError("--planner llm needs a model", hint="set FT_PLANNER_MODEL, e.g. gpt-5-mini")
 

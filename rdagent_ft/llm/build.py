@@ -44,7 +44,7 @@ def build_client(
 
 def build_transport(settings: Settings, endpoint: Endpoint) -> Transport:
     """Return the adapter for `endpoint`; it knows every secret that its errors must not show."""
-    keys = (settings.llm_api_key, settings.judge_api_key)
+    keys = (settings.llm_api_key, settings.judge_api_key, settings.teacher_api_key)
     secrets = (
         *secrets_of_environment(os.environ),
         *(key.get_secret_value() for key in keys if key is not None),

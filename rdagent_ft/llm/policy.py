@@ -29,6 +29,7 @@ RETRIED_KINDS = frozenset({"rate_limit", "server", "timeout", "connection"})
 REFUSAL_REASONS = frozenset({"content_filter", "refusal"})
 NEXT_MODE: dict[ReplyMode, ReplyMode] = {"json_schema": "json_object", "json_object": "none"}
 FORMAT_WORDS = ("response_format", "json_schema", "json_object", "structured", "guided")
+MODEL_SETTINGS: dict[LlmRole, str] = {"judge": "FT_JUDGE_MODEL", "teacher": "FT_TEACHER_MODEL"}
 RETRY_AFTER_CAP_S = 300.0
 BACKOFF_CAP_S = 60.0
 BYTES_PER_TOKEN = 2.0
@@ -102,7 +103,7 @@ class MeteredClient:
         raise LlmError(
             f"{self._transport.model} gave no usable reply in {1 + self._limits.n_reasks} tries: {problem}",
             kind="malformed",
-            hint=f"try another {'FT_JUDGE_MODEL' if role == 'judge' else 'FT_PLANNER_MODEL'}",
+            hint=f"try another {MODEL_SETTINGS.get(role, 'FT_PLANNER_MODEL')}",
         )
 
     def _answer(

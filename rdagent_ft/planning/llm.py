@@ -33,7 +33,8 @@ ALL_PRIORS = 1_000
 MAX_CHANGES = 12
 MAX_HISTORY_CHARS = 60_000
 _OBJECT_PATH = re.compile(
-    r"stages(\.\d+(\.(adapter|sampling|rewards(\.\d+)?|loss_type|loss_weights))?)?|data"
+    r"stages(\.\d+(\.(adapter|sampling|rewards(\.\d+)?|loss_type|loss_weights))?)?"
+    r"|data(\.(where|source_weights|source_caps|teacher))?"
 )
 """Paths whose values are objects or lists of them."""
 

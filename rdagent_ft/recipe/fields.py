@@ -140,7 +140,7 @@ def allowed_words(path: Path, values: Any) -> str:
         return ""
     words = _schema_words(TypeAdapter(annotation).json_schema())
     item_kinds = tuple(models(inner_type(annotation, 0, None)))
-    return f"{words} with `kind` one of {', '.join(item_kinds)}" if item_kinds else words
+    return f"{words} with `kind` one of {', '.join(item_kinds)}" if len(item_kinds) > 1 else words
 
 
 def may_be_number(annotation: Any) -> bool:
@@ -206,7 +206,9 @@ def _number_words(part: Mapping[str, Any]) -> str:
         return kind
     low_word = "above " if "exclusiveMinimum" in part else "from "
     high_word = "below " if "exclusiveMaximum" in part else "to "
-    return f"{kind} {low_word}{_shown(low)} {'and ' if high_word == 'below ' else ''}{high_word}{_shown(high)}"
+    return (
+        f"{kind} {low_word}{_shown(low)} {'and ' if high_word == 'below ' else ''}{high_word}{_shown(high)}"
+    )
 
 
 def _shown(bound: float) -> str:

@@ -64,7 +64,7 @@ def failed_try(stage: AnyTrainedStage, failure_class: str) -> FailedTry:
 
 
 def learn(tries: Iterable[FailedTry]) -> tuple[LearntRule, ...]:
-    """Return the rules that follow: one for what failed at least twice alike, at the smallest failing value."""
+    """Return one rule for what failed at least twice alike, at the smallest failing value."""
     groups: dict[tuple[str, str, str, bool], list[FailedTry]] = defaultdict(list)
     for each in tries:
         if each.failure_class in _QUANTITIES:

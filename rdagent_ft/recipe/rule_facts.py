@@ -38,6 +38,7 @@ class RuleFacts(Frozen):
         n_preferences, n_desirable, n_undesirable: its rows, and its good and bad answers.
         has_scorer: whether the task scores an answer in code, so that samples can be told apart.
         has_tests: whether training rows have a `tests` column.
+        has_teacher: whether FT_TEACHER_MODEL names an endpoint that writes answers (`data.teacher`).
         teacher_vocab_sizes: teacher as a recipe names it -> its vocabulary size; None where there is no
             such model; a teacher that is not listed is unknown.
         serve_max_lora_rank: largest rank that the server takes unmerged.
@@ -68,6 +69,7 @@ class RuleFacts(Frozen):
     n_undesirable: int | None = None
     has_scorer: bool | None = None
     has_tests: bool | None = None
+    has_teacher: bool | None = None
     teacher_vocab_sizes: dict[str, int | None] = {}
     serve_max_lora_rank: int | None = None
     can_contain: bool | None = None

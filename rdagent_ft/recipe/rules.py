@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 
 from rdagent_ft.errors import Problem
+from rdagent_ft.recipe.data_rules import data_problems
 from rdagent_ft.recipe.data_script import script_problems
 from rdagent_ft.recipe.learnt import learnt_problems
 from rdagent_ft.recipe.llamafactory.fits import fit_problems
@@ -33,6 +34,7 @@ from rdagent_ft.recipe.stages import GrpoStage, LoraAdapter, TrainedStage
 def check_recipe(recipe: Recipe, facts: RuleFacts) -> list[Problem]:
     """Return every broken rule of data and stages; an empty list means the recipe may start."""
     problems = script_problems(recipe.data.script, facts.can_contain)
+    problems += data_problems(recipe, facts.has_teacher)
     for index, stage in recipe.trained_stages:
         check = StageCheck(key=f"stages.{index}", index=index, stage=stage, recipe=recipe, facts=facts)
         for rule in _RULES:

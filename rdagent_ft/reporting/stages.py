@@ -1,4 +1,4 @@
-"""The stages of a loop's training, for the report: what started from what, what was learnt, what was mended."""
+"""The stages of a loop's training, for the report: what started from what, what was learnt and mended."""
 
 from __future__ import annotations
 

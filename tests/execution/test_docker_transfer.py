@@ -322,7 +322,11 @@ def test_a_running_job_is_measured_and_ended_at_its_limit(
 
 
 def test_a_measure_counts_files_and_is_removed(
-    tmp_path: Path, make_far: MakeDocker, far_engine: Engine, train_image: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_far: MakeDocker,
+    far_engine: Engine,
+    train_image: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     executor, look = make_far(), Meter.is_over
     # Attempts share the measure's name: looks of the executor's own would take or remove this test's.

@@ -28,7 +28,7 @@ rdagent-ft data decontaminate "$data/train.jsonl" --against gsm8k --against math
 for method in sft distill rlvr; do
     rdagent-ft run --dataset workflow/train --model "$student" --recipe "$here/$method.yaml" --loop_n 1 \
         --json > "$work/$method.json"
-    run="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_dir"])' "$work/$method.json")"
+    run="$(python examples/pipelines/where.py "$work/$method.json")"
     rdagent-ft benchmark "$run/export/merged" --base "$FT_FILE_PATH/models/$student" --suite standard \
         --backend server --out "$work/benchmarks-$method"
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Baseline, then SFT, distillation and RLVR, then comparisons: on tiny random models, minutes on a CPU.
+# Baseline, then SFT, distillation and RLVR, then comparisons: on tiny models, minutes on a CPU.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -16,13 +16,13 @@ rdagent-ft data audit "$work/sums.jsonl"
 rdagent-ft data prepare "$work/sums.jsonl" --seed 42 --split 0.95/0.05 --out "$data"
 
 # 2. Baseline and SFT. The other runs use the baseline's answers again.
-dir_of() { python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_dir"])' "$work/$1.json"; }
+dir_of() { python examples/pipelines/where.py "$work/$1.json"; }
 rdagent-ft run --dataset examples/sums --model examples/tiny --recipe "$here/smoke-sft.yaml" --loop_n 1 --json \
     > "$work/sft.json"
 
 # 3. Distillation from what SFT made, and RLVR.
 rm -rf "$FT_FILE_PATH/models/examples/tiny-teacher"
-rdagent-ft merge --base "$FT_FILE_PATH/models/examples/tiny" --adapter "$(ADAPTER)" \
+rdagent-ft merge --base "$FT_FILE_PATH/models/examples/tiny" --adapter "$(python examples/pipelines/where.py "$work/sft.json" --stage 1)" \
     --out "$FT_FILE_PATH/models/examples/tiny-teacher"
 rdagent-ft run --dataset examples/sums --model examples/tiny --recipe "$here/smoke-distill.yaml" --loop_n 1 --json \
     > "$work/distill.json"

@@ -26,6 +26,6 @@ rdagent-ft run --dataset agents/code-agent --model "$model" --recipe "$here/$rec
     --benchmark humaneval,mbpp --loop_n 1 --json > "$work/run.json"
 
 # 3. Hand on.
-run="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_id"])' "$work/run.json")"
-rdagent-ft export "$run" --format all
-rdagent-ft publish "$run" --repo "${REPO:-your-org/code-llama31-peft}" --dry-run
+run="$(python examples/pipelines/where.py "$work/run.json")"
+rdagent-ft export "$(basename "$run")" --format all
+rdagent-ft publish "$(basename "$run")" --repo "${REPO:-your-org/code-llama31-peft}" --dry-run

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The code agent on a tiny random model and generated tasks: minutes on a CPU, nothing is downloaded.
+# The code agent on a tiny model and generated tasks: minutes on a CPU, nothing is downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"

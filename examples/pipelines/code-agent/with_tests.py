@@ -37,7 +37,9 @@ def main() -> None:
     tested = [(row, tests) for row in rows if (tests := tests_of(row))]
     write(args.out, [{"prompt": row.prompt_text, "completion": row.completion, "tests": tests,
                       "entry_point": row.meta.get("entry_point")} for row, tests in tested])  # fmt: skip
-    write(args.check, [{"prompt": r.prompt_text, "gold": r.completion, "tests": tests} for r, tests in tested])
+    write(
+        args.check, [{"prompt": r.prompt_text, "gold": r.completion, "tests": tests} for r, tests in tested]
+    )
     sys.stdout.write(f"{args.out}: {len(tested):,} rows with tests, {len(rows) - len(tested):,} without\n")
 
 

@@ -22,6 +22,6 @@ rdagent-ft run --dataset agents/math-agent --model "$model" --recipe "$here/reci
     --loop_n 1 --json > "$work/run.json"
 
 # 3. Hand on.
-run="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_id"])' "$work/run.json")"
-rdagent-ft export "$run" --format adapter
-rdagent-ft publish "$run" --repo "${REPO:-your-org/math-qwen3-32b-peft}" --dry-run
+run="$(python examples/pipelines/where.py "$work/run.json")"
+rdagent-ft export "$(basename "$run")" --format adapter
+rdagent-ft publish "$(basename "$run")" --repo "${REPO:-your-org/math-qwen3-32b-peft}" --dry-run

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The math agent on a tiny random model and generated word problems: minutes on a CPU, nothing is downloaded.
+# The math agent on a tiny model and generated word problems: minutes on a CPU, nothing is downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -11,7 +11,7 @@ data="$FT_FILE_PATH/datasets/examples/math-agent"
 
 # 1. A tiny model; problems with steps and a number; train and validation as 9 to 1.
 python examples/pipelines/tiny_model.py --out "$FT_FILE_PATH/models/examples/tiny"
-python examples/pipelines/make_data.py math --rows 400 --out "$work/problems.jsonl"
+python examples/pipelines/make_data.py sums --rows 500 --out "$work/problems.jsonl"
 rdagent-ft data prepare "$work/problems.jsonl" --seed 42 --split 0.9/0.1 --out "$data"
 
 # 2. The validation part becomes a benchmark. Public suites are reported where their files are (see README).

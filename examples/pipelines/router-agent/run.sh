@@ -25,6 +25,6 @@ rdagent-ft run --dataset agents/router-agent --model "$model" --recipe "$here/re
     --json > "$work/run.json"
 
 # 3. Hand on: adapter and card; --dry-run sends nothing.
-run="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_id"])' "$work/run.json")"
-rdagent-ft export "$run" --format adapter
-rdagent-ft publish "$run" --repo "${REPO:-your-org/router-llama31-peft}" --dry-run
+run="$(python examples/pipelines/where.py "$work/run.json")"
+rdagent-ft export "$(basename "$run")" --format adapter
+rdagent-ft publish "$(basename "$run")" --repo "${REPO:-your-org/router-llama31-peft}" --dry-run

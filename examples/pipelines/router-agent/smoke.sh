@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The router agent on a tiny random model and generated requests: minutes on a CPU, nothing is downloaded.
+# The router agent on a tiny model and generated requests: minutes on a CPU, nothing is downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -29,7 +29,7 @@ rdagent-ft run --dataset examples/router-agent --model examples/tiny --recipe "$
     --loop_n 1 --json > "$work/run.json"
 
 # 5. The adapter with its card, and what publishing would send: of an accepted model only.
-run="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_dir"])' "$work/run.json")"
+run="$(python examples/pipelines/where.py "$work/run.json")"
 if test -d "$run/export/merged"; then
     rdagent-ft export "$(basename "$run")" --format adapter
     rdagent-ft publish "$(basename "$run")" --repo example-org/router-agent --dry-run

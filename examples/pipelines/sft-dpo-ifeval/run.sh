@@ -26,7 +26,7 @@ rdagent-ft data decontaminate "$chat/train.jsonl" --against ifeval
 rdagent-ft validate "$here/recipe.yaml" --deep
 rdagent-ft run --dataset benchmark/ultrachat --preferences benchmark/ultrafeedback --model "$model" \
     --recipe "$here/recipe.yaml" --benchmark ifeval --loop_n 1 --json > "$work/run.json"
-run="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_dir"])' "$work/run.json")"
+run="$(python examples/pipelines/where.py "$work/run.json")"
 
 # 4. Serve with vLLM and score on IFEval with guards, beside the base model.
 #    A server of your own: vllm serve "$run/export/merged"; then --endpoint http://127.0.0.1:8000/v1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SFT, merge, DPO, merge, serve, score: on a tiny random model and generated data, minutes on a CPU.
+# SFT, merge, DPO, merge, serve, score: on a tiny model and generated data, minutes on a CPU.
 # FT_SERVE_PYTHON (a Python with vLLM) serves the models; without it they are scored in jobs.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -27,8 +27,8 @@ rdagent-ft data prepare "$work/pairs.jsonl" --format pairs --seed 42 --split 0.9
 export FT_BENCHMARK_DATASETS="[\"$work/items.jsonl:exact_match\"]"
 rdagent-ft run --dataset examples/chat --preferences examples/pairs --model examples/tiny \
     --recipe "$here/smoke.yaml" --loop_n 1 --json > "$work/run.json"
-run="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["run_dir"])' "$work/run.json")"
-model="$(ls -d "$run"/loops/000/stages/4-merge/*/out/merged | tail -n 1)"
+run="$(python examples/pipelines/where.py "$work/run.json")"
+model="$(python examples/pipelines/where.py "$work/run.json" --stage 4)"
 
 # 4. IFEval, where its items are on this machine. The suite test asks five of them, and five of GSM8K.
 if test -f "$FT_FILE_PATH/benchmarks/ifeval/input_data.jsonl" && test -f "$FT_FILE_PATH/benchmarks/gsm8k/test.jsonl"; then

@@ -9,6 +9,7 @@ anything costs GPU time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rdagent_ft.data.audit import audit_problems, audit_rows
@@ -19,18 +20,20 @@ from rdagent_ft.engine.facts import rule_facts
 from rdagent_ft.engine.steps.data_script import Scripted, script_data
 from rdagent_ft.engine.steps.mixing import Mixed, mixed_rows
 from rdagent_ft.engine.steps.rejection import rejected
+from rdagent_ft.engine.steps.reward_check import reward_problems
 from rdagent_ft.engine.steps.stage_data import MIX_NAME, known_data
 from rdagent_ft.engine.steps.stage_job import render_config, stage_folder
 from rdagent_ft.errors import Problem, RecipeError
 from rdagent_ft.recipe.memory import estimate_memory_gib, read_model_shape
 from rdagent_ft.recipe.rules import check_recipe, recipe_warnings
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.recipe.stages import AnyPreferenceStage, SftStage
+from rdagent_ft.recipe.stages import AnyPreferenceStage, GrpoStage, SftStage
 from rdagent_ft.reporting.records import CodeOutput, ProposeOutput
 from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.values import sha256_file, write_atomic, write_json
 
 AUDIT_NAME = "audit.json"
+MAX_TRIED_ROWS = 2_000
 
 
 def code(ctx: RunContext, loop: int) -> CodeOutput:
@@ -66,7 +69,7 @@ def _checked(ctx: RunContext, loop: int, recipe: Recipe, mixed: Mixed) -> CodeOu
     mix = mixed.mix
     facts = rule_facts(ctx, len(mix.rows), recipe)
     report = audit_rows(mix.rows, ctx.text_encoder, ctx.prepared.prompt_format, _longest_row(recipe))
-    problems = [*check_recipe(recipe, facts), *audit_problems(report)]
+    problems = [*check_recipe(recipe, facts), *audit_problems(report), *_reward_problems(recipe, mix.rows)]
     output = CodeOutput(
         n_train_rows=len(mix.rows),
         dropped=mix.dropped,
@@ -93,6 +96,17 @@ def _checked(ctx: RunContext, loop: int, recipe: Recipe, mixed: Mixed) -> CodeOu
             ),
         }
     )
+
+
+def _reward_problems(recipe: Recipe, rows: Sequence[Row]) -> list[Problem]:
+    """Try the rewards of every grpo stage on gold and anti-gold answers of the rows."""
+    tried = [{"prompt": row.prompt_text, "gold": row.completion, **row.meta} for row in rows[:MAX_TRIED_ROWS]]
+    return [
+        problem
+        for place, stage in recipe.trained_stages
+        if isinstance(stage, GrpoStage)
+        for problem in reward_problems(f"stages.{place}", stage, tried)
+    ]
 
 
 def _write_data(ctx: RunContext, loop: int, recipe: Recipe) -> list[Path] | Failure:

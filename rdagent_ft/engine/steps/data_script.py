@@ -11,16 +11,14 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from rdagent_ft.data.contamination import held_out_copies, item_of
-from rdagent_ft.data.eval_items import EvalItem
-from rdagent_ft.data.rows import Row, SplitName
+from rdagent_ft.data.contamination import held_out_copies
+from rdagent_ft.data.rows import Row
 from rdagent_ft.data.script_rows import max_script_bytes, max_script_rows, row_count_problem, script_rows
-from rdagent_ft.data.write import read_row_file
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
+from rdagent_ft.engine.steps.held_out import held_out_items
 from rdagent_ft.engine.steps.rejection import rejected
 from rdagent_ft.errors import JobError
-from rdagent_ft.evaluation.benchmarks import compared_item, find_benchmark, load_items
 from rdagent_ft.execution.outputs import read_numbered_json_lines
 from rdagent_ft.recipe.data_script import SCRIPT_NAME
 from rdagent_ft.reporting.records import ScriptedData
@@ -34,8 +32,6 @@ from rdagent_ft.training.data_script import (
     script_failure,
 )
 from rdagent_ft.values import sha256_file, write_atomic
-
-HELD_OUT: tuple[SplitName, ...] = ("dev", "val", "test")
 
 _README = """\
 # /data
@@ -73,7 +69,7 @@ def script_data(ctx: RunContext, loop: int, script: str, train: list[Row]) -> Sc
     rows = _read(outcome.out_dir, n_train=len(train), train_bytes=split.stat().st_size)
     if isinstance(rows, Failure):
         return rows
-    copies = held_out_copies(rows, _held_out(ctx), train)
+    copies = held_out_copies(rows, held_out_items(ctx), train)
     kept = [row for row in rows if row.item_id not in copies]
     problem = row_count_problem(len(kept), len(rows) - len(kept))
     if problem is not None:
@@ -130,17 +126,3 @@ def _read(out_dir: Path, *, n_train: int, train_bytes: int) -> list[Row] | Failu
         )
     rows, problems = script_rows(lines, OUTPUT_NAME)
     return rejected(problems) if problems else rows
-
-
-def _held_out(ctx: RunContext) -> list[EvalItem]:
-    """Return every item that a score of this run rests on."""
-    items = [
-        item_of(row, name)
-        for name in HELD_OUT
-        for row in read_row_file(ctx.run_dir / "data" / f"{name}.jsonl")
-    ]
-    for name in ctx.prepared.reported_benchmarks:
-        found = find_benchmark(name, ctx.settings.file_path)
-        if found is not None:
-            items += [compared_item(row, name) for row in load_items(found, None, ctx.settings.seed)]
-    return items

@@ -13,7 +13,7 @@ from rdagent_ft.data.contamination import held_out_copies, item_of
 from rdagent_ft.data.preferences import PreferenceRow, read_preferences
 from rdagent_ft.data.resolve import resolve_dataset
 from rdagent_ft.data.rows import DatasetSource, Message, Row, SplitName, make_row
-from rdagent_ft.engine.steps.data_script import HELD_OUT
+from rdagent_ft.engine.steps.held_out import HELD_OUT
 from rdagent_ft.errors import DataError
 from rdagent_ft.evaluation.benchmarks import compared_item
 from rdagent_ft.settings import Settings

@@ -5,6 +5,9 @@ The rest (math, code, a person's functions) are tried by the training job itself
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rdagent_ft.errors import Problem
 from rdagent_ft.recipe.stages import GrpoStage
 from rdagent_ft.training.rewards.check import check_rewards
@@ -13,7 +16,7 @@ from rdagent_ft.training.rewards.load import CHEAP_KINDS, make_rewards
 MAX_ROWS = 64
 
 
-def reward_problems(key: str, stage: GrpoStage, rows: list[dict[str, object]]) -> list[Problem]:
+def reward_problems(key: str, stage: GrpoStage, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """Return what the cheap rewards of a stage at `key` get wrong on rows of `prompt`, `gold` and columns."""
     declared = [reward.model_dump(mode="json") for reward in stage.rewards]
     rewards = make_rewards(declared, kinds=CHEAP_KINDS)

@@ -27,8 +27,8 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.carry import copy_file_inside, move_folder_inside
 from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.execution.weight_files import check_weights, combined_sha256
-from rdagent_ft.recipe.learnt import FailedTry, failed_try
 from rdagent_ft.recipe.launch import render_accelerate
+from rdagent_ft.recipe.learnt import FailedTry, failed_try
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import AnyTrainedStage, DistillStage, GrpoStage

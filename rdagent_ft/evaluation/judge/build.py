@@ -9,20 +9,19 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rdagent_ft.errors import PreflightError
 from rdagent_ft.evaluation.judge.judge import N_PARALLEL, Judge
 from rdagent_ft.evaluation.judge.pace import Pace, PacedTransport
 from rdagent_ft.evaluation.judge.texts import read_mark_key
 from rdagent_ft.evaluation.judge.values import JudgeIdentity
 from rdagent_ft.evaluation.judge.verdict_cache import VerdictCache
 from rdagent_ft.llm.build import build_transport, call_limits
-from rdagent_ft.llm.endpoint import Endpoint, is_loopback
+from rdagent_ft.llm.endpoint import Endpoint
 from rdagent_ft.llm.judge_endpoint import resolve_judge_endpoint
 from rdagent_ft.llm.locked_ledger import LockedLedger
 from rdagent_ft.llm.policy import MeteredClient
 from rdagent_ft.llm.port import Ledger
-from rdagent_ft.llm.prices import Price, price_of
 from rdagent_ft.llm.redact import secrets_of_environment
+from rdagent_ft.llm.side_endpoint import side_price
 from rdagent_ft.settings import Settings
 
 MAX_WAIT_S = 120.0
@@ -56,7 +55,7 @@ def build_judge(
     if endpoint is None:
         return None
     locked = LockedLedger(ledger)
-    price = _judge_price(settings, endpoint, note)
+    price = side_price("judge", settings, endpoint, note)
     limits = call_limits(settings).model_copy(
         update={"max_wait_s": min(MAX_WAIT_S, settings.llm_max_wait), "is_whole_reply": True}
     )
@@ -80,29 +79,6 @@ def build_judge(
 
 
 def _hidden(settings: Settings) -> tuple[str, ...]:
-    keys = (settings.llm_api_key, settings.judge_api_key)
+    keys = (settings.llm_api_key, settings.judge_api_key, settings.teacher_api_key)
     own = tuple(key.get_secret_value() for key in keys if key is not None)
     return (*own, *secrets_of_environment(os.environ))
-
-
-def _judge_price(settings: Settings, endpoint: Endpoint, note: Callable[[str], None]) -> Price | None:
-    """FT_LLM_PRICE_* are the planner's: for another model they count only where nothing else is known.
-
-    A gateway on this machine that the planner uses too is taken to cost as the planner does.
-    """
-    is_gateway = is_loopback(endpoint.base_url) and endpoint.base_url == settings.llm_api_base
-    if endpoint.model == settings.planner_model or is_gateway:
-        return price_of(settings, endpoint.model, endpoint.base_url)
-    listed = settings.model_copy(update={"llm_price_input": None, "llm_price_output": None})
-    try:
-        found = price_of(listed, endpoint.model, endpoint.base_url)
-    except PreflightError:
-        found = None
-        if settings.llm_price_input is None:
-            raise
-    if found is None and settings.llm_price_input is not None:
-        note(f"judge: the price of {endpoint.model} is not known; FT_LLM_PRICE_* are booked for it")
-        return price_of(settings, endpoint.model, endpoint.base_url)
-    if found is None:
-        note(f"judge: the price of {endpoint.model} is not known; its money is counted as 0 (allowed)")
-    return found

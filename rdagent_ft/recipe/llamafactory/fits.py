@@ -61,6 +61,10 @@ def sft_share(stage: DpoStage) -> float:
 
 
 def _shared(stage: AnyTrainedStage, key: str) -> Iterator[Problem]:
+    if stage.eval_share > 0 or stage.keep != "last":
+        rule = "has no counterpart: held-out rows are measured by TRL jobs only"
+        fix = f"write 0 and `keep: last`, or {_SWITCH}"
+        yield Problem(f"{key}.eval_share", stage.eval_share, rule, "config.trainer", fix)
     if stage.attn_implementation not in FLASH_ATTN:
         rule = (
             "is a kernel from the Hub; LLaMA-Factory takes only the package flash-attn, which it lacks here"
