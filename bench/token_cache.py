@@ -6,8 +6,8 @@ One training of two steps on a tiny model is started three ways, by turns, each 
 without the cache, leaving its tokens, and starting from them. All must train the same. Measured are
 processor seconds (user and system, of the process and all it started) and wall seconds of the whole job.
 The ratios are made of processor seconds, which hold on a busy machine, too. The controller's own work,
-judging what was left and hashing an entry that is used, is measured beside them. Rows have about 230 tokens, as long as short
-chats; the tokenizer has 8,000 tokens. Results go to bench/results/token_cache.json.
+judging what was left and hashing an entry that is used, is measured beside them. Rows have about 250
+tokens, as long as short chats; the tokenizer has 8,000 tokens. Results go to bench/results/token_cache.json.
 """
 
 from __future__ import annotations

@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test asserts a time: a busy machine must not fail one.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OF_TESTS = {"FT_TEST_DATA", "FT_TEST_DOCKER", "FT_TEST_SERVE", "FT_TEST_OPENCOMPASS", "FT_TEST_LLAMAFACTORY"}

@@ -49,6 +49,7 @@ def gc(
             _remove_images(engine, dry_run=dry_run)
     if cache_gib is not None:
         _shrink_cache(settings.file_path / "cache" / "jobs", cache_gib, dry_run=dry_run)
+        _shrink_tokens(settings, cache_gib, dry_run=dry_run)
 
 
 def _stop_jobs(settings: Settings, engine: Engine | None, *, dry_run: bool) -> None:
@@ -114,6 +115,14 @@ def _remove_images(engine: Engine, *, dry_run: bool) -> None:
         else:
             removed = remove_superseded(engine.client, keep)
             print(f"{keep.tag}: kept; removed {', '.join(removed) or 'nothing'}")
+
+
+def _shrink_tokens(settings: Settings, cache_gib: float, *, dry_run: bool) -> None:
+    from rdagent_ft.engine.steps.token_cache import cache_root, prune_tokens
+
+    root = cache_root(settings.file_path)
+    if not dry_run and root.is_dir():
+        print(f"{root}: removed {len(prune_tokens(root, int(cache_gib * GIB)))} stored token files")
 
 
 def _shrink_cache(folder: Path, cache_gib: float, *, dry_run: bool) -> None:

@@ -15,6 +15,7 @@ import os
 import resource
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import TrainerCallback
 
 from rdagent_ft.training.job_files import fail, write_json_file
 from rdagent_ft.training.stage_job import METHODS
-from rdagent_ft.training.stage_run import JobPaths, Method, Setup, _refuse_missing_gpu, _setup
+from rdagent_ft.training.stage_run import JobPaths, Method, refuse_missing_gpu, setup_of
 
 N_STEPS = 3
 MAX_ACCUMULATION = 2
@@ -60,13 +61,13 @@ def probe(method: Method, config_path: Path, paths: JobPaths) -> None:
     """Train `N_STEPS` steps on the longest rows and write what they took to `result.json`."""
     for path in (paths.result, paths.failure):
         path.unlink(missing_ok=True)
-    _refuse_missing_gpu()
-    setup = _setup(method, config_path, paths)
+    refuse_missing_gpu()
+    setup = setup_of(method, config_path, paths)
     _shorten(setup.training_args)
     n_rows = _rows_needed(setup.training_args)
     # TRL drops pairs above `max_length` from a reward training: its longest rows are known after that only.
     kept = setup.rows if method.kind == "reward" else _longest(setup.rows, n_rows)
-    setup = Setup(setup.training_args, setup.model_args, kept, setup.callback, paths)
+    setup = replace(setup, rows=kept, held_out=[])
     clock = StepClock()
     importlib.import_module(method.config().__module__.replace("_config", "_trainer"))
     importlib.import_module("peft")
@@ -106,6 +107,7 @@ def _shorten(args: Any) -> None:
     args.max_steps = N_STEPS
     args.save_strategy = "no"
     args.eval_strategy = "no"
+    args.load_best_model_at_end = False
     args.logging_strategy = "steps"
     args.logging_steps = 1
     args.warmup_steps = 0

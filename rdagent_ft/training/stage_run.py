@@ -138,8 +138,8 @@ def run_stage(method: Method, config_path: Path, paths: JobPaths) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for path in (paths.result, paths.failure):
         path.unlink(missing_ok=True)
-    _refuse_missing_gpu()
-    setup = _setup(method, config_path, paths)
+    refuse_missing_gpu()
+    setup = setup_of(method, config_path, paths)
     trainer = method.build(setup)
     checks = method.check(trainer, setup) | _check_prompts(trainer.processing_class, paths)
     _check_held_out(trainer, setup)
@@ -263,7 +263,7 @@ def end_tokens(trainer: Any) -> list[int]:
     return [token for token in ends if token is not None]
 
 
-def _setup(method: Method, config_path: Path, paths: JobPaths) -> Setup:
+def setup_of(method: Method, config_path: Path, paths: JobPaths) -> Setup:
     from rdagent_ft.training.metrics_callback import MetricsCallback
 
     _, training_args, model_args, dataset_args = _parse(config_path, method.config())
@@ -287,7 +287,7 @@ def _setup(method: Method, config_path: Path, paths: JobPaths) -> Setup:
     return Setup(training_args, model_args, rows, callback, paths, held_out)
 
 
-def _refuse_missing_gpu() -> None:
+def refuse_missing_gpu() -> None:
     """End a job that was given a GPU and finds none: it must never train on the CPU instead."""
     if os.environ.get("RDAGENT_FT_NEEDS_GPU") != "1":
         return

@@ -222,7 +222,8 @@ def test_sft_merge_dpo_merge(files: Path, chain: str) -> None:
     work = files / "work" / "sft-dpo-ifeval"
     sft, first_merge, dpo, last_merge = stages_of(work / "run.json")
     assert has_learnt(sft)
-    assert (dpo["parent"], dpo["reference"], dpo["n_rows"]) == (2, "stage 2", 190)
+    assert (dpo["parent"], dpo["reference"]) == (2, "stage 2")
+    assert 180 <= dpo["n_rows"] <= 190, "the training part of the pairs, without copies of held-out rows"
     first, last = dpo["metrics"]["rewards/margins"]
     assert last > first
     run_dir = Path(json.loads((work / "run.json").read_text())["run_dir"])

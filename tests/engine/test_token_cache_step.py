@@ -12,7 +12,6 @@ import pytest
 from container_double import ContainerDouble
 from script_world import SPLITS, at_code_step
 
-from rdagent_ft.data.rows import ModelSource
 from rdagent_ft.data.write import write_trl_sft
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.progress import Silent
@@ -249,23 +248,18 @@ def test_the_second_training_of_a_run_starts_from_the_tokens_of_the_first(
     from rdagent_ft.training.tiny import make_tiny_model
 
     monkeypatch.setattr(token_cache, "MIN_ROWS", 10)
-    model = tmp_path / "tiny"
-    make_tiny_model(model, [row.prompt_text for row in ROWS], vocab_size=400, hidden=16, heads=2)
-    source = ModelSource(
-        name="m", path=str(model), revision="0", fingerprint="0", architecture="Qwen3ForCausalLM",
-        n_params=50_000, max_positions=2048, vocab_size=400, has_chat_template=False,
-    )  # fmt: skip
     recipes = [Recipe(stages=(SftStage(max_steps=2, max_length=length),)) for length in (256, 96)]
-    ctx = at_code_step(
-        tmp_path, recipes[0], ContainerDouble(), changes={"model": source}, executor="local"
-    )  # fmt: skip
-    ctx.executor, ctx.progress = LocalExecutor(), Notices()
+    ctx = at_code_step(tmp_path, recipes[0], ContainerDouble(), executor="local")
+    model = tmp_path / "model"
+    make_tiny_model(model, [row.prompt_text for row in ROWS], vocab_size=400, hidden=16, heads=2)
+    notices = Notices()
+    ctx.executor, ctx.progress = LocalExecutor(), notices
     file = ctx.run_dir / "loops" / "000" / "data" / "train.jsonl"
     write_trl_sft(file, ROWS, "plain")
     found: list[str | None] = []
     for loop, recipe in enumerate(recipes):
         stages = ctx.loop_dir(loop) / "stages"
-        place = PLACE(loop, stages, ctx.loop_dir(loop) / "files")
+        place = ChainPlace(loop, "train", stages, ctx.loop_dir(loop) / "files")
         job = TrainedStageJob(recipe, 1, recipe.stages[0], None)
         output = train_stage(ctx, place, job, StageInputs(model, StageData(file, len(ROWS))))
         assert output.failure is None
@@ -273,5 +267,5 @@ def test_the_second_training_of_a_run_starts_from_the_tokens_of_the_first(
         found.append(read_train_result(out).tokens)
         assert not (out / LEFT_NAME).exists()
     assert found == ["made", "cached"]
-    assert ctx.progress.texts == []
+    assert notices.texts == []
     ctx.journal.close()

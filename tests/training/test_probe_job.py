@@ -56,7 +56,7 @@ def probed(folder: Path, tiny: Path, kind: str, **changes: Any) -> ProbeResult:
             return {"prompt": words(length), "gold": f"one {number}"}
         if kind in ("dpo", "reward"):
             return {"prompt": "go", "chosen": words(length), "rejected": words(5)}
-        return {"prompt": "go", "completion": words(length)}
+        return {"prompt": f"go {number}", "completion": words(length)}
 
     (folder / "rows.jsonl").write_text("".join(json.dumps(row(number)) + "\n" for number in range(N_ROWS)))
     config = {

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from rdagent_ft.data.rows import Message, Row, make_row
 from rdagent_ft.data.tokens import PLAIN_PROMPT_END, PromptFormat, TextEncoder
 from rdagent_ft.engine.context import RunContext
+from rdagent_ft.engine.facts import n_devices
 from rdagent_ft.engine.steps.stage_data import StageData
 from rdagent_ft.errors import JobError, RdagentFtError
 from rdagent_ft.execution.carry import copy_file_inside
@@ -70,11 +71,11 @@ def token_folder(ctx: RunContext, stage: AnyTrainedStage, data: StageData, model
     """Return the folder that the stage's job is given; tokens lie in it when they were kept and are whole.
 
     None where none are shared: another kind of stage or trainer, conversations whose turns the trainer's
-    template picks, or few rows. A damaged entry is named and removed.
+    template picks, few rows, or several processes (not tested). A damaged entry is named and removed.
     """
     if not isinstance(stage, SftStage) or stage.train_on != "last_turn":
         return None
-    if ctx.settings.trainer != "trl" or data.n_rows < MIN_ROWS:
+    if ctx.settings.trainer != "trl" or data.n_rows < MIN_ROWS or n_devices(ctx) > 1:
         return None
     covers = {
         "schema_version": 1,
