@@ -31,14 +31,13 @@ def instruction_rows(n: int, seed: int) -> list[dict[str, str]]:
 def instruction_pairs(n: int, seed: int) -> list[dict[str, str]]:
     """Return `n` distinct pairs {prompt, chosen, rejected}.
 
-    The rejected answer is wrong, or says more than was asked for.
+    The rejected answer is wrong, cut, or says more than was asked for.
     """
     rng = random.Random(f"rejected-{seed}")
-    pairs: list[dict[str, str]] = []
-    for prompt, answer in _tasks(n, f"pairs-{seed}", WORDS):
-        wrong = rng.choice(_CHATTER).format(answer) if rng.random() < 0.5 else _wrong(answer, rng)
-        pairs.append({"prompt": prompt, "chosen": answer, "rejected": wrong})
-    return pairs
+    return [
+        {"prompt": prompt, "chosen": answer, "rejected": _rejected(answer, rng)}
+        for prompt, answer in _tasks(n, f"pairs-{seed}", WORDS)
+    ]
 
 
 def instruction_items(n: int, seed: int) -> list[dict[str, str]]:
@@ -63,9 +62,14 @@ def _tasks(n: int, seed: str, words: tuple[str, ...]) -> list[tuple[str, str]]:
     raise ValueError(f"only {len(found)} different instructions")
 
 
-def _wrong(answer: str, rng: random.Random) -> str:
-    changed = answer.swapcase() if rng.random() < 0.5 else f"{answer} {answer}"
-    return changed if changed != answer else f"not {answer}"
+def _rejected(answer: str, rng: random.Random) -> str:
+    """Return a worse answer: with chatter, in the wrong case, or cut. Length alone does not tell it apart."""
+    kind = rng.choice(("chatter", "case", "cut", "cut"))
+    if kind == "case" and answer.swapcase() != answer:
+        return answer.swapcase()
+    if kind == "cut" and len(answer) > 3:
+        return answer[: rng.randint(1, len(answer) // 2)]
+    return rng.choice(_CHATTER).format(answer)
 
 
 def _capitals(rng: random.Random, words: tuple[str, ...]) -> tuple[str, str]:

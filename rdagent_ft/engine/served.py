@@ -27,7 +27,7 @@ from rdagent_ft.execution.outputs import clean_text, read_log
 from rdagent_ft.reporting.records import StepName
 from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.failures import MAX_MESSAGE_CHARS, classify
-from rdagent_ft.training.plan import MAX_LOGIT_DIFF, merge_argv, read_failure, read_merge_result
+from rdagent_ft.training.plan import merge_argv, read_failure, read_merge_result
 from rdagent_ft.values import content_hash
 
 MERGED = "merged"
@@ -113,9 +113,9 @@ def _served(
     )
     if failure is not None:
         raise JobError(f"{model.role} could not be merged: {failure.message} [{failure.failure_class}]")
-    difference = read_merge_result(outcome.out_dir).max_abs_diff
-    if not difference <= MAX_LOGIT_DIFF:
-        raise JobError(f"{model.role} is another model once merged: logits differ by {difference:.2e}")
+    merged = read_merge_result(outcome.out_dir)
+    if not merged.is_equal:
+        raise JobError(f"{model.role} is another model once merged: {merged.words}")
     return _Served(model, outcome.out_dir / MERGED, None)
 
 

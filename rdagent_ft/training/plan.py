@@ -92,7 +92,8 @@ class TrainResult(Frozen):
 
 
 MAX_LOGIT_DIFF = 1e-5
-"""Largest difference between merged and adapter logits in fp32 that still counts as equal."""
+"""Largest difference between merged and adapter logits in fp32, relative to the largest logit, that still
+counts as equal: rounding grows with the logits."""
 
 
 class MergeResult(Frozen):
@@ -105,6 +106,19 @@ class MergeResult(Frozen):
     dtype: Word
     seconds: Number
     versions: Versions
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether merged and unmerged model are the same model. False for NaN."""
+        return self.max_abs_diff <= MAX_LOGIT_DIFF * max(1.0, self.max_abs_logit)
+
+    @property
+    def words(self) -> str:
+        """The comparison as part of a sentence."""
+        return (
+            f"merged and adapter logits differ by {self.max_abs_diff:.2e}, more than {MAX_LOGIT_DIFF:.0e} "
+            f"of the largest logit {self.max_abs_logit:.3g}"
+        )
 
 
 def stage_argv(

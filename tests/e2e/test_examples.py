@@ -259,7 +259,7 @@ def test_ifeval_of_the_chain(files: Path, chain: str, shared_data: Path) -> None
 def test_baseline_sft_distillation_rlvr(files: Path) -> None:
     said = smoke(files, "baseline-sft-distill-rlvr")
     work = files / "work" / "workflow"
-    assert "audit" in said or "500" in said
+    assert "decision:" in said, "the comparison of RLVR with SFT"
     (sft,) = stages_of(work / "sft.json")
     assert has_learnt(sft)
     (distilled,) = stages_of(work / "distill.json")
@@ -273,4 +273,4 @@ def test_baseline_sft_distillation_rlvr(files: Path) -> None:
     )
     for method in ("sft", "distill", "rlvr"):
         pairs = json.loads((work / f"comparison-{method}.json").read_text())["pairs"]
-        assert pairs["heldout-val"]["n_pairs"] == 60 if "heldout-val" in pairs else pairs
+        assert pairs["heldout/val"]["n_pairs"] == 60

@@ -22,8 +22,8 @@ rdagent-ft run --dataset examples/sums --model examples/tiny --recipe "$here/smo
 
 # 3. Distillation from what SFT made, and RLVR.
 rm -rf "$FT_FILE_PATH/models/examples/tiny-teacher"
-rdagent-ft merge --base "$FT_FILE_PATH/models/examples/tiny" --adapter "$(python examples/pipelines/where.py "$work/sft.json" --stage 1)" \
-    --out "$FT_FILE_PATH/models/examples/tiny-teacher"
+rdagent-ft merge --base "$FT_FILE_PATH/models/examples/tiny" \
+    --adapter "$(python examples/pipelines/where.py "$work/sft.json" --stage 1)" --out "$FT_FILE_PATH/models/examples/tiny-teacher"
 rdagent-ft run --dataset examples/sums --model examples/tiny --recipe "$here/smoke-distill.yaml" --loop_n 1 --json \
     > "$work/distill.json"
 rdagent-ft run --dataset examples/sums --model examples/tiny --recipe "$here/smoke-rlvr.yaml" --loop_n 1 --json \
@@ -34,4 +34,4 @@ for method in sft distill rlvr; do
     rdagent-ft compare "$(dir_of sft)/baseline/eval" "$(dir_of "$method")/loops/000/eval" --json \
         > "$work/comparison-$method.json"
 done
-rdagent-ft compare "$(dir_of sft)/loops/000/eval" "$(dir_of rlvr)/loops/000/eval"
+rdagent-ft compare "$(dir_of sft)/loops/000/eval" "$(dir_of rlvr)/loops/000/eval" --target heldout/val

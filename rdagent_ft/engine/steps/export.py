@@ -15,7 +15,7 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.reporting.records import ExportOutput, TrainOutput
 from rdagent_ft.training.failures import classify
-from rdagent_ft.training.plan import MAX_LOGIT_DIFF, merge_argv, read_failure, read_merge_result
+from rdagent_ft.training.plan import merge_argv, read_failure, read_merge_result
 from rdagent_ft.values import sha256_file
 
 
@@ -46,11 +46,9 @@ def export(ctx: RunContext, loop: int) -> ExportOutput:
     failure = classify(read_log(outcome.log), result=outcome.result, failure_json=read_failure(out_dir))
     if failure is not None:
         raise JobError(f"the merge failed: {failure.message} [{failure.failure_class}]", hint=failure.fix)
-    difference = read_merge_result(out_dir).max_abs_diff
-    if not difference <= MAX_LOGIT_DIFF:
-        raise JobError(
-            f"merged and adapter logits differ by {difference:.2e}, more than {MAX_LOGIT_DIFF:.0e}"
-        )
+    merged = read_merge_result(out_dir)
+    if not merged.is_equal:
+        raise JobError(merged.words)
     install_export(
         ctx.run_dir,
         Exported(
@@ -65,7 +63,7 @@ def export(ctx: RunContext, loop: int) -> ExportOutput:
     return ExportOutput(
         adapter="export/adapter" if adapter is not None else None,
         merged="export/merged",
-        max_logit_diff=difference,
+        max_logit_diff=merged.max_abs_diff,
         files={
             path.name: sha256_file(path)
             for path in sorted((ctx.run_dir / "export" / "merged").iterdir())

@@ -13,7 +13,7 @@ from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.execution.weight_files import check_weights, combined_sha256
 from rdagent_ft.reporting.stage_records import Failure, StageOutput
 from rdagent_ft.training.failures import classify, hostile_output
-from rdagent_ft.training.plan import MAX_LOGIT_DIFF, merge_argv, read_failure, read_merge_result
+from rdagent_ft.training.plan import merge_argv, read_failure, read_merge_result
 
 
 def merge_weights(ctx: RunContext, place: ChainPlace, number: int, now: Weights) -> StageOutput:
@@ -51,19 +51,18 @@ def merge_weights(ctx: RunContext, place: ChainPlace, number: int, now: Weights)
         ctx.executor.forget(outcome.result)
         return output.model_copy(update={"failure": failure})
     try:
-        difference = read_merge_result(outcome.out_dir).max_abs_diff
+        merged = read_merge_result(outcome.out_dir)
         files = check_weights(outcome.out_dir, MERGED, base_model=base, kind="model")
     except JobError as error:
         return output.model_copy(update={"failure": hostile_output(error.message)})
-    if not difference <= MAX_LOGIT_DIFF:
-        message = f"merged and adapter logits differ by {difference:.2e}, more than {MAX_LOGIT_DIFF:.0e}"
-        unequal = Failure(failure_class="chain.merge_numeric", blame="candidate", message=message)
+    if not merged.is_equal:
+        unequal = Failure(failure_class="chain.merge_numeric", blame="candidate", message=merged.words)
         return output.model_copy(update={"failure": unequal})
     return output.model_copy(
         update={
             "weights_kind": "model",
             "weights": ctx.relative(outcome.out_dir / MERGED),
             "weights_sha256": combined_sha256(files),
-            "metrics": {"max_logit_diff": (difference, difference)},
+            "metrics": {"max_logit_diff": (merged.max_abs_diff, merged.max_abs_diff)},
         }
     )
