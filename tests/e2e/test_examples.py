@@ -172,7 +172,7 @@ def rows_in(folder: Path) -> dict[str, int]:
 @long
 def test_the_router_agent(files: Path) -> None:
     said = smoke(files, "router-agent")
-    work = files / "work" / "router-agent"
+    work = files / "pipelines" / "router-agent"
     assert rows_in(files / "datasets/examples/router-agent") == {"train": 850, "validation": 100, "test": 50}
     assert sum(rows_in(work / "thinking").values()) == 200
     row = json.loads((work / "thinking" / "train.jsonl").read_text().splitlines()[0])
@@ -192,7 +192,7 @@ def test_the_router_agent(files: Path) -> None:
 def test_the_math_agent(files: Path) -> None:
     smoke(files, "math-agent")
     assert rows_in(files / "datasets/examples/math-agent") == {"train": 450, "validation": 50}
-    (stage,) = stages_of(files / "work" / "math-agent" / "run.json")
+    (stage,) = stages_of(files / "pipelines" / "math-agent" / "run.json")
     assert has_learnt(stage)
 
 
@@ -200,7 +200,7 @@ def test_the_math_agent(files: Path) -> None:
 @long
 def test_the_code_agent(files: Path) -> None:
     smoke(files, "code-agent")
-    work = files / "work" / "code-agent"
+    work = files / "pipelines" / "code-agent"
     assert json.loads((work / "check" / "result.json").read_text()) == {"n_rows": 400, "rewards": ["code"]}
     (stage,) = stages_of(work / "run.json")
     assert has_learnt(stage)
@@ -219,7 +219,7 @@ def chain(files: Path) -> str:
 @long
 def test_sft_merge_dpo_merge(files: Path, chain: str) -> None:
     assert "IFEval is skipped" in chain
-    work = files / "work" / "sft-dpo-ifeval"
+    work = files / "pipelines" / "sft-dpo-ifeval"
     sft, first_merge, dpo, last_merge = stages_of(work / "run.json")
     assert has_learnt(sft)
     assert (dpo["parent"], dpo["reference"]) == (2, "stage 2")
@@ -243,7 +243,11 @@ def test_ifeval_of_the_chain(files: Path, chain: str, shared_data: Path) -> None
         shutil.copy(shared_data / name / file, benchmarks / name / file)
     punkt = benchmarks / "nltk_data" / "tokenizers" / "punkt_tab" / "english"
     shutil.copytree(next((shared_data / "nltk_punkt_tab").rglob("english")), punkt, dirs_exist_ok=True)
-    where = (sys.executable, str(PIPELINES / "where.py"), str(files / "work" / "sft-dpo-ifeval" / "run.json"))
+    where = (
+        sys.executable,
+        str(PIPELINES / "where.py"),
+        str(files / "pipelines" / "sft-dpo-ifeval" / "run.json"),
+    )
     model = shell(files, *where, "--stage", "4").strip()
     shell(
         files, "rdagent-ft", "benchmark", model, "--base", str(files / "models/examples/tiny"),
@@ -258,7 +262,7 @@ def test_ifeval_of_the_chain(files: Path, chain: str, shared_data: Path) -> None
 @long
 def test_baseline_sft_distillation_rlvr(files: Path) -> None:
     said = smoke(files, "baseline-sft-distill-rlvr")
-    work = files / "work" / "workflow"
+    work = files / "pipelines" / "workflow"
     assert "decision:" in said, "the comparison of RLVR with SFT"
     (sft,) = stages_of(work / "sft.json")
     assert has_learnt(sft)

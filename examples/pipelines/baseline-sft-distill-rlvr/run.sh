@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 here=examples/pipelines/baseline-sft-distill-rlvr
-work="$FT_FILE_PATH/work/workflow"
+work="$FT_FILE_PATH/pipelines/workflow"
 data="$FT_FILE_PATH/datasets/workflow/train"
 student=Qwen/Qwen3-8B
 teacher=Qwen/Qwen3-14B

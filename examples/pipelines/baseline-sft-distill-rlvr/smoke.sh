@@ -6,7 +6,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 export FT_EXECUTOR=local FT_ALLOW_CPU=1 HF_HUB_OFFLINE=1
 here=examples/pipelines/baseline-sft-distill-rlvr
-work="$FT_FILE_PATH/work/workflow"
+work="$FT_FILE_PATH/pipelines/workflow"
 data="$FT_FILE_PATH/datasets/examples/sums"
 
 # 1. A tiny model, and training data.

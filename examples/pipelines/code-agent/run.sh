@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 here="$PWD/examples/pipelines/code-agent"
-work="$FT_FILE_PATH/work/code-agent"
+work="$FT_FILE_PATH/pipelines/code-agent"
 data="$FT_FILE_PATH/datasets/agents/code-agent"
 dataset="${DATASET:-OpenCoder-LLM/opc-sft-stage2:educational_instruct}"   # parquet: pip install 'rdagent-ft[parquet]'
 model="${MODEL:-meta-llama/Llama-3.1-8B-Instruct}"   # gated: accept its licence and set HF_TOKEN

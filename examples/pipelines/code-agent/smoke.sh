@@ -6,7 +6,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 export FT_EXECUTOR=local FT_ALLOW_CPU=1 HF_HUB_OFFLINE=1
 here="$PWD/examples/pipelines/code-agent"
-work="$FT_FILE_PATH/work/code-agent"
+work="$FT_FILE_PATH/pipelines/code-agent"
 data="$FT_FILE_PATH/datasets/examples/code-agent"
 
 # 1. A tiny model; tasks with instruction, output, code, entry_point and testcase.

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 here=examples/pipelines/math-agent
-work="$FT_FILE_PATH/work/math-agent"
+work="$FT_FILE_PATH/pipelines/math-agent"
 data="$FT_FILE_PATH/datasets/agents/math-agent"
 model="${MODEL:-Qwen/Qwen3-32B}"
 suites="${SUITES:-gsm8k,math,svamp,mawps,mathqa,aqua}"   # docs/benchmarks.md: where their files go

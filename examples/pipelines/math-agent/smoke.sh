@@ -6,7 +6,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 export FT_EXECUTOR=local FT_ALLOW_CPU=1 HF_HUB_OFFLINE=1
 here=examples/pipelines/math-agent
-work="$FT_FILE_PATH/work/math-agent"
+work="$FT_FILE_PATH/pipelines/math-agent"
 data="$FT_FILE_PATH/datasets/examples/math-agent"
 
 # 1. A tiny model; problems with steps and a number; train and validation as 9 to 1.

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 here=examples/pipelines/router-agent
-work="$FT_FILE_PATH/work/router-agent"
+work="$FT_FILE_PATH/pipelines/router-agent"
 data="$FT_FILE_PATH/datasets/agents/router-agent"
 model="${MODEL:-meta-llama/Llama-3.1-8B-Instruct}"   # gated: accept its licence and set HF_TOKEN
 traces="${TRACES:-$work/traces.jsonl}"

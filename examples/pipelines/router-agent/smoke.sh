@@ -6,7 +6,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 export FT_EXECUTOR=local FT_ALLOW_CPU=1 HF_HUB_OFFLINE=1
 here=examples/pipelines/router-agent
-work="$FT_FILE_PATH/work/router-agent"
+work="$FT_FILE_PATH/pipelines/router-agent"
 data="$FT_FILE_PATH/datasets/examples/router-agent"
 
 # 1. A tiny model, and requests with their plans.

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../../.."
 export PATH="$PWD/.venv/bin:$PATH"
 export FT_FILE_PATH="${FT_FILE_PATH:-finetune_files}"
 here=examples/pipelines/sft-dpo-ifeval
-work="$FT_FILE_PATH/work/sft-dpo-ifeval"
+work="$FT_FILE_PATH/pipelines/sft-dpo-ifeval"
 chat="$FT_FILE_PATH/datasets/benchmark/ultrachat"
 pairs="$FT_FILE_PATH/datasets/benchmark/ultrafeedback"
 model=Qwen/Qwen2.5-1.5B

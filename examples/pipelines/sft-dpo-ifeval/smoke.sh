@@ -9,7 +9,7 @@ export FT_EXECUTOR=local FT_ALLOW_CPU=1 HF_HUB_OFFLINE=1
 export FT_SERVING=off
 test -z "${FT_SERVE_PYTHON:-}" || export FT_SERVING=vllm
 here=examples/pipelines/sft-dpo-ifeval
-work="$FT_FILE_PATH/work/sft-dpo-ifeval"
+work="$FT_FILE_PATH/pipelines/sft-dpo-ifeval"
 chat="$FT_FILE_PATH/datasets/examples/chat"
 pairs="$FT_FILE_PATH/datasets/examples/pairs"
 
