@@ -36,7 +36,7 @@ from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import LoraAdapter, SftStage
-from rdagent_ft.training.plan import read_train_result, sft_argv
+from rdagent_ft.training.plan import read_train_result, stage_argv
 from rdagent_ft.values import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "train_throughput.json"
@@ -84,7 +84,7 @@ def train(folder: Path, config: str, threads: int) -> dict[str, float]:
     (folder / "config.yaml").write_text(config)
     with (folder / "job.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *sft_argv(folder / "config.yaml")[1:]],
+            [sys.executable, *stage_argv("sft", folder / "config.yaml")[1:]],
             cwd=folder,
             stdout=log,
             stderr=log,

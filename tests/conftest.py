@@ -10,6 +10,8 @@ from hypothesis import settings
 
 # litellm asks the network for prices when it is imported; before any test module can import it.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+# huggingface_hub reads it once, when the first test module imports it.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # No test asserts a time: a busy machine must not fail one.
 settings.register_profile("untimed", deadline=None)

@@ -49,7 +49,7 @@ def map_columns(records: Sequence[Record], chosen: dict[str, str] | None = None)
     """
     present = all_columns(records)
     chosen = chosen or {}
-    _check_chosen(chosen, present)
+    check_chosen(chosen, present)
     found = _detect(records, [column for column in present if column not in chosen.values()], chosen)
     if found is None:
         _refuse(present)
@@ -124,12 +124,12 @@ def _turn_keys(records: Sequence[Record], column: str) -> Literal["role", "from"
     return None
 
 
-def _check_chosen(chosen: dict[str, str], present: tuple[str, ...]) -> None:
+def check_chosen(chosen: dict[str, str], present: tuple[str, ...], fields: tuple[str, ...] = FIELDS) -> None:
     """Raise `DataError` with every unknown field and every absent column at once."""
     problems: list[Problem] = []
     for field, column in chosen.items():
-        if field not in FIELDS:
-            fix = f"use one of {', '.join(FIELDS)}"
+        if field not in fields:
+            fix = f"use one of {', '.join(fields)}"
             problems.append(Problem(f"--columns {field}", column, "unknown field", "data.columns", fix))
         elif column not in present:
             near = difflib.get_close_matches(column, present, n=1)

@@ -1,48 +1,42 @@
-"""The common part of JSON Schema, for answers that must be structured (router plans, tool calls).
+"""JSON Schema for answers that must be structured (router plans, tool calls), by the library `jsonschema`.
 
-Knows types, required and other properties, enums, constants, items, and bounds of lengths and numbers. A
-keyword outside of this list is refused when the schema is read, so that no rule is silently not checked.
-Facts of the keywords: json-schema.org, draft 2020-12.
+Added to it: a keyword that no validator knows is refused when the schema is read, because a misspelt rule
+would silently not be checked; and a reference must stay inside the schema, because nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
-from rdagent_ft.errors import Problem, UserError
-from rdagent_ft.values import canonical_json
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match  # pyright: ignore[reportUnknownVariableType]
 
-_TYPES = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
+from rdagent_ft.errors import Problem, UserError
+
 _NOTES = frozenset(
-    {"$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated"}
-)
-_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-KEYWORDS = (
-    "type", "required", "properties", "additionalProperties", "enum", "const", "items", *_COUNTS, *_BOUNDS,
+    {"$schema", "$id", "$comment", "$defs", "$anchor", "title", "description", "default", "examples",
+     "deprecated", "readOnly", "writeOnly", "format", "contentMediaType", "contentEncoding", "then", "else",
+     "minContains", "maxContains"}
 )  # fmt: skip
-_MAX_DEPTH = 64
+"""Known words of draft 2020-12 that are notes, or are read by the validator of another keyword."""
+_KNOWN = frozenset(Draft202012Validator.VALIDATORS) | _NOTES
+_NAMED_PARTS = ("properties", "patternProperties", "dependentSchemas", "$defs")
+_LISTED_PARTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAX_MESSAGE_CHARS = 200
 
 
 class JsonSchema:
     """A schema that was read and checked; `problem_in` judges one text, `mismatch` one value."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        """Take a schema. Raises `UserError` naming every keyword that is unknown or malformed."""
-        problems = _problems(schema, "$", 0)
+        """Take a schema. Raises `UserError` naming all that is unknown or malformed in it."""
+        problems = schema_problems(schema)
         if problems:
             raise UserError("the schema cannot be used", problems=tuple(problems))
-        self._schema = schema
+        self._validator = Draft202012Validator(schema)
 
     def problem_in(self, text: str) -> str | None:
         """Return why `text` is not one JSON document that fits, or None where it does."""
@@ -53,12 +47,16 @@ class JsonSchema:
         return self.mismatch(value)
 
     def mismatch(self, value: Any) -> str | None:
-        """Return the first rule that `value` breaks with its place, or None where it fits."""
-        return _mismatch(value, self._schema, "$")
+        """Return the rule that `value` breaks most plainly, with its place, or None where it fits."""
+        try:
+            found = cast("ValidationError | None", best_match(_errors(self._validator, value)))
+        except RecursionError:
+            return "$: nested too deeply"
+        return None if found is None else f"{found.json_path}: {found.message[:_MAX_MESSAGE_CHARS]}"
 
 
 def parse_json_schema(text: str) -> JsonSchema:
-    """Return the schema in a text. Raises `UserError` for what is no JSON object or uses other keywords."""
+    """Return the schema in a text. Raises `UserError` for what is no JSON object or no usable schema."""
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -68,137 +66,48 @@ def parse_json_schema(text: str) -> JsonSchema:
     return JsonSchema(cast("dict[str, Any]", schema))
 
 
+def schema_problems(schema: dict[str, Any]) -> list[Problem]:
+    """Return everything in a schema that could not be checked by it."""
+    try:
+        found = [
+            _problem(
+                error.json_path, error.instance, error.message[:_MAX_MESSAGE_CHARS], "correct the schema"
+            )
+            for error in _errors(Draft202012Validator(Draft202012Validator.META_SCHEMA), schema)
+        ]
+        return found + list(_unknown(schema, "$"))
+    except RecursionError:
+        return [_problem("$", None, "is nested too deeply", "flatten the schema")]
+
+
+def _errors(validator: Draft202012Validator, value: Any) -> Iterator[ValidationError]:
+    return cast("Iterator[ValidationError]", validator.iter_errors(value))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _unknown(schema: Any, place: str) -> Iterator[Problem]:
+    """Yield the keywords that nothing would check, in a schema and all schemas inside it."""
+    if not isinstance(schema, dict):
+        return
+    for name, value in cast("dict[str, Any]", schema).items():
+        here = f"{place}.{name}"
+        if name not in _KNOWN:
+            near = difflib.get_close_matches(name, _KNOWN, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else "drop it, or correct its name"
+            yield _problem(here, None, "is no keyword of JSON Schema (draft 2020-12)", fix)
+        elif name in ("$ref", "$dynamicRef") and not str(value).startswith("#"):
+            yield _problem(here, value, "refers to something outside of the schema", "write it into `$defs`")
+        elif name in _NAMED_PARTS and isinstance(value, dict):
+            for key, part in cast("dict[str, Any]", value).items():
+                yield from _unknown(part, f"{here}.{key}")
+        elif name in _LISTED_PARTS and isinstance(value, list):
+            for at, part in enumerate(cast("list[Any]", value)):
+                yield from _unknown(part, f"{here}[{at}]")
+        elif name not in ("const", "default", "enum", "examples"):
+            yield from _unknown(value, here)
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
-
-
-def _problems(schema: Any, place: str, depth: int) -> list[Problem]:
-    """Return everything in a schema that this program cannot check."""
-    if isinstance(schema, bool):
-        return []
-    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
-        return [_problem(place, schema, "a schema is an object, true or false", "correct it")]
-    fields = cast("dict[str, Any]", schema)
-    found: list[Problem] = []
-    for name, value in fields.items():
-        if name in _NOTES:
-            continue
-        if name not in KEYWORDS:
-            near = difflib.get_close_matches(name, KEYWORDS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KEYWORDS)}"
-            found.append(_problem(f"{place}.{name}", None, "this keyword is not checked here", fix))
-        elif (rule := _wrong_value(name, value)) is not None:
-            found.append(_problem(f"{place}.{name}", value, rule, "correct the schema"))
-    properties = fields.get("properties")
-    if isinstance(properties, dict):
-        for name, part in cast("dict[str, Any]", properties).items():
-            found += _problems(part, f"{place}.properties.{name}", depth + 1)
-    for name in ("items", "additionalProperties"):
-        if name in fields:
-            found += _problems(fields[name], f"{place}.{name}", depth + 1)
-    return found
-
-
-def _wrong_value(name: str, value: Any) -> str | None:
-    """Return what is wrong with a keyword's value."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if name == "type":
-        names = cast("list[Any]", value) if isinstance(value, list) else [value]
-        known = bool(names) and all(isinstance(each, str) and each in _TYPES for each in names)
-        return None if known else f"types are {', '.join(_TYPES)}"
-    if name == "required":
-        items = cast("list[Any]", value) if isinstance(value, list) else [None]
-        return None if all(isinstance(item, str) for item in items) else "a list of names is needed"
-    if name == "enum":
-        return None if isinstance(value, list) and value else "a list of values is needed"
-    if name == "properties":
-        return None if isinstance(value, dict) else "an object is needed"
-    if name in _COUNTS:
-        return None if isinstance(value, int) and is_number and value >= 0 else "a count is needed"
-    if name in _BOUNDS:
-        return None if is_number else "a number is needed"
-    return None
-
-
-def _mismatch(value: Any, schema: Any, place: str) -> str | None:
-    if isinstance(schema, bool):
-        return None if schema else f"{place} is not allowed"
-    fields = cast("dict[str, Any]", schema)
-    if "type" in fields and not _has_type(value, fields["type"]):
-        return f"{place} is not of type {_shown(fields['type'])}"
-    if "enum" in fields and not any(_equal(value, each) for each in fields["enum"]):
-        return f"{place} is none of {_shown(fields['enum'])}"
-    if "const" in fields and not _equal(value, fields["const"]):
-        return f"{place} is not {_shown(fields['const'])}"
-    if isinstance(value, dict):
-        return _object_mismatch(cast("dict[str, Any]", value), fields, place)
-    if isinstance(value, list):
-        return _list_mismatch(cast("list[Any]", value), fields, place)
-    if isinstance(value, str):
-        return _count_mismatch(len(value), fields, "Length", place)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number_mismatch(value, fields, place)
-    return None
-
-
-def _object_mismatch(value: dict[str, Any], schema: dict[str, Any], place: str) -> str | None:
-    for name in schema.get("required", ()):
-        if name not in value:
-            return f"{place} has no {name!r}"
-    known: dict[str, Any] = schema.get("properties", {})
-    others = schema.get("additionalProperties", True)
-    for name, part in value.items():
-        if name not in known and others is False:
-            return f"{place} has the unknown property {name!r}"
-        found = _mismatch(part, known.get(name, others), f"{place}.{name}")
-        if found is not None:
-            return found
-    return None
-
-
-def _list_mismatch(value: list[Any], schema: dict[str, Any], place: str) -> str | None:
-    items = schema.get("items", True)
-    for at, part in enumerate(value):
-        if (found := _mismatch(part, items, f"{place}[{at}]")) is not None:
-            return found
-    return _count_mismatch(len(value), schema, "Items", place)
-
-
-def _count_mismatch(count: int, schema: dict[str, Any], what: str, place: str) -> str | None:
-    if count < schema.get(f"min{what}", 0):
-        return f"{place} is shorter than {schema[f'min{what}']}"
-    if count > schema.get(f"max{what}", count):
-        return f"{place} is longer than {schema[f'max{what}']}"
-    return None
-
-
-def _number_mismatch(value: float, schema: dict[str, Any], place: str) -> str | None:
-    if value < schema.get("minimum", value) or (value <= schema.get("exclusiveMinimum", value - 1)):
-        return f"{place} is too small"
-    if value > schema.get("maximum", value) or (value >= schema.get("exclusiveMaximum", value + 1)):
-        return f"{place} is too large"
-    return None
-
-
-def _has_type(value: Any, names: str | list[str]) -> bool:
-    for name in [names] if isinstance(names, str) else names:
-        if isinstance(value, bool) and name != "boolean":
-            continue
-        if isinstance(value, _TYPES[name]) or (
-            name == "integer" and isinstance(value, float) and value.is_integer()
-        ):
-            return True
-    return False
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Return whether two JSON values are equal: 1.0 is 1, true is not."""
-    return canonical_json(one) == canonical_json(other)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def _problem(key: str, value: Any, rule: str, fix: str) -> Problem:

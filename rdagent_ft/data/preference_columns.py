@@ -6,14 +6,13 @@ beyond the first records; the rows are made in `preferences.py`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from rdagent_ft.data.columns import MESSAGES, PROMPTS, SYSTEMS, all_columns, map_columns
+from rdagent_ft.data.columns import MESSAGES, PROMPTS, SYSTEMS, all_columns, check_chosen, map_columns
 from rdagent_ft.data.records import Record
 from rdagent_ft.data.turns import is_turn_list
-from rdagent_ft.errors import DataError, Problem
+from rdagent_ft.errors import DataError
 
 PreferenceFormat = Literal["pairs", "judged", "kto"]
 
@@ -70,7 +69,7 @@ def map_preference_columns(
     column does not exist, or when nothing gives the prompt.
     """
     present, given = all_columns(records), dict(chosen or {})
-    _check_given(given, present)
+    check_chosen(given, present, FIELDS)
     kind = preference_format(records, given)
     if kind is None:
         raise DataError(
@@ -150,17 +149,3 @@ def _has_turns(records: Sequence[Record], column: str) -> bool:
 def _notes(fields: dict[str, str], present: tuple[str, ...]) -> tuple[str, ...]:
     unseen = [column for column in present if column not in fields.values()]
     return (f"columns that are not kept: {', '.join(unseen[:12])}",) if unseen else ()
-
-
-def _check_given(given: dict[str, str], present: tuple[str, ...]) -> None:
-    problems: list[Problem] = []
-    for field, column in given.items():
-        if field not in FIELDS:
-            fix = f"use one of {', '.join(FIELDS)}"
-            problems.append(Problem(f"--columns {field}", column, "unknown field", "data.columns", fix))
-        elif column not in present:
-            near = difflib.get_close_matches(column, present, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(present[:20])}"
-            problems.append(Problem(f"--columns {field}", column, "no such column", "data.columns", fix))
-    if problems:
-        raise DataError("--columns does not fit the dataset", problems=tuple(problems))

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from rdagent_ft.data.rows import Row
 from rdagent_ft.data.tokens import PLAIN_PROMPT_END, PromptFormat, TextEncoder
 from rdagent_ft.errors import DataError
-from rdagent_ft.values import write_atomic
+from rdagent_ft.values import Frozen, write_atomic
+
+T = TypeVar("T", bound=Frozen)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -25,18 +27,24 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def read_row_file(path: Path) -> list[Row]:
     """Return the rows that `write_rows` wrote. Raises `DataError` naming file and line."""
-    rows: list[Row] = []
+    return read_stored(path, Row)
+
+
+def read_stored(path: Path, kind: type[T]) -> list[T]:
+    """Return what `write_lines` wrote of one kind of value. Raises `DataError` naming file and line."""
+    values: list[T] = []
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 try:
-                    rows.append(Row.model_validate_json(line))
+                    values.append(kind.model_validate_json(line))
                 except ValidationError as error:
                     reason = error.errors()[0]["msg"]
-                    raise DataError(f"{str(path)!r}, line {number}: not a stored row: {reason}") from None
+                    what = f"not a stored {kind.__name__}"
+                    raise DataError(f"{str(path)!r}, line {number}: {what}: {reason}") from None
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    return rows
+    return values
 
 
 def write_trl_sft(path: Path, rows: Iterable[Row], prompt_format: PromptFormat) -> None:

@@ -20,7 +20,7 @@ from rdagent_ft.errors import JobError, UserError
 from rdagent_ft.execution.weight_files import ADAPTER_WEIGHTS, check_weights
 from rdagent_ft.settings import Settings
 from rdagent_ft.training.export_plan import Dtype, dtype_merge_argv
-from rdagent_ft.training.plan import MAX_LOGIT_DIFF, MergeResult, read_merge_result
+from rdagent_ft.training.plan import MergeResult, read_merge_result
 
 _PREFIX = "base_model.model."
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -46,9 +46,8 @@ def merge_folders(
         run_single_job(opened.executor, "merge", argv, out_dir, inputs={"base": base, "weights": adapter})
         result = read_merge_result(out_dir)
         check_weights(out_dir, MERGED, base_model=base, kind="model")
-        largest = result.max_abs_logit
-        if not result.max_abs_diff <= MAX_LOGIT_DIFF * max(1.0, largest):
-            raise JobError(f"merged and adapter logits differ by {result.max_abs_diff:.2e} of {largest:.3g}")
+        if not result.is_equal:
+            raise JobError(result.words)
         (out_dir / MERGED).rename(out)
     return result
 

@@ -5,7 +5,6 @@ Only declarations are judged here; the reward functions are run on known answers
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import warnings
@@ -101,15 +100,13 @@ def _pattern_error(pattern: str) -> str | None:
 
 
 def _schema_error(text: str) -> str | None:
-    """Return why a text is no JSON schema, or None; without `jsonschema` only whether it is JSON."""
+    """Return why a text is no JSON schema, or None."""
     try:
         schema: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         return f"is no JSON: {error}"
     if not isinstance(schema, dict):
         return "must be a JSON object"
-    if importlib.util.find_spec("jsonschema") is None:
-        return None
     from jsonschema import exceptions, validators
 
     try:

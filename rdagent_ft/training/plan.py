@@ -155,11 +155,6 @@ def stage_argv(
     return argv
 
 
-def sft_argv(config: Path, *, prompts_check: Path | None = None) -> tuple[str, ...]:
-    """Return the command of a supervised training; see `stage_argv`."""
-    return stage_argv("sft", config, prompts_check=prompts_check)
-
-
 def shared_argv(argv: tuple[str, ...], accelerate_config: Path) -> tuple[str, ...]:
     """Return a stage's command as accelerate starts it: one process a GPU, as the config says."""
     if argv[:2] != ("python", "-m"):

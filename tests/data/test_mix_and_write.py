@@ -115,7 +115,7 @@ def test_a_damaged_row_file_names_the_line(tmp_path: Path, row: RowMaker) -> Non
     path = tmp_path / "rows.jsonl"
     write_rows(path, [row("a", "b"), row("c", "d")])
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(DataError, match="line 2: not a stored row"):
+    with pytest.raises(DataError, match="line 2: not a stored Row"):
         read_row_file(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_row_file(tmp_path / "none.jsonl")

@@ -1,4 +1,4 @@
-"""The schema of structured answers, checked against the reference implementation, and think blocks."""
+"""Schemas of structured answers: verdicts with their place, what is refused in a schema; and think blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rdagent_ft.data.json_schema import JsonSchema, parse_json_schema
@@ -34,16 +34,16 @@ GOOD = {"route": "math", "steps": ["add"], "confidence": 0.5, "handoff": None}
     [
         (GOOD, None),
         ({**GOOD, "handoff": {"to": "x", "more": 1}}, None),
-        ({**GOOD, "route": "mail"}, '$.route is none of ["math", "code", "search"]'),
-        ({**GOOD, "steps": []}, "$.steps is shorter than 1"),
-        ({**GOOD, "steps": ["a", 1]}, "$.steps[1] is not of type"),
-        ({**GOOD, "steps": [""]}, "$.steps[0] is shorter than 1"),
-        ({**GOOD, "confidence": 2}, "$.confidence is too large"),
-        ({**GOOD, "confidence": True}, "$.confidence is not of type"),
-        ({**GOOD, "handoff": {"to": 1}}, "$.handoff.to is not of type"),
-        ({**GOOD, "extra": 1}, "$ has the unknown property 'extra'"),
-        ({"route": "math"}, "$ has no 'steps'"),
-        ([], "$ is not of type"),
+        ({**GOOD, "route": "mail"}, "$.route: 'mail' is not one of"),
+        ({**GOOD, "steps": []}, "$.steps: []"),
+        ({**GOOD, "steps": ["a", 1]}, "$.steps[1]: 1 is not of type"),
+        ({**GOOD, "steps": [""]}, "$.steps[0]: ''"),
+        ({**GOOD, "confidence": 2}, "$.confidence: 2 is greater"),
+        ({**GOOD, "confidence": True}, "$.confidence: True is not of type"),
+        ({**GOOD, "handoff": {"to": 1}}, "$.handoff.to: 1 is not of type"),
+        ({**GOOD, "extra": 1}, "$: Additional properties"),
+        ({"route": "math"}, "$: 'steps' is a required property"),
+        ([], "$: [] is not of type"),
     ],
 )
 def test_plans(value: Any, reason: str | None) -> None:
@@ -58,63 +58,25 @@ def test_what_is_no_json_document_is_refused(text: str) -> None:
     assert (JsonSchema({}).problem_in(text) or "").startswith("not JSON")
 
 
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 3)
-    | st.sampled_from([0.5, 1.0])
-    | st.sampled_from(["", "a", "bb"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
-    max_leaves=6,
-)
-TYPES = st.sampled_from(["object", "array", "string", "integer", "number", "boolean", "null"])
-SCHEMAS = st.recursive(
-    st.booleans()
-    | st.fixed_dictionaries(
-        {},
-        optional={
-            "type": TYPES | st.lists(TYPES, min_size=1, max_size=2, unique=True),
-            "enum": st.lists(VALUES, min_size=1, max_size=3),
-            "const": VALUES,
-            "minimum": st.integers(-2, 2),
-            "exclusiveMaximum": st.integers(-2, 2),
-            "maxLength": st.integers(0, 2),
-            "minItems": st.integers(0, 2),
-        },
-    ),
-    lambda inner: st.fixed_dictionaries(
-        {},
-        optional={
-            "type": TYPES,
-            "properties": st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
-            "required": st.lists(st.sampled_from("ab"), max_size=2, unique=True),
-            "additionalProperties": inner,
-            "items": inner,
-        },
-    ),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(schema=SCHEMAS.filter(lambda schema: isinstance(schema, dict)), value=VALUES)
-def test_verdicts_are_those_of_the_reference(schema: dict[str, Any], value: Any) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    expected = jsonschema.Draft202012Validator(schema).is_valid(value)
-    assert (JsonSchema(schema).problem_in(json.dumps(value)) is None) == expected
+def test_a_value_that_is_nested_without_end_is_refused() -> None:
+    tree = {"type": "array", "items": {"$ref": "#"}}
+    value: list[Any] = []
+    for _ in range(5_000):
+        value = [value]
+    assert (JsonSchema(tree).mismatch(value) or "").startswith("$")
 
 
 def test_unknown_and_malformed_keywords_are_all_named() -> None:
     schema = {
         "type": "objekt",
         "propertys": {},
-        "properties": {"a": {"pattern": "x", "minLength": -1}, "b": 3},
+        "properties": {"a": {"pattern": "x", "minLength": -1}, "b": 3, "c": {"$ref": "https://x/y.json"}},
         "items": {"oneOf": []},
     }
     with pytest.raises(UserError, match="the schema cannot be used") as caught:
         parse_json_schema(json.dumps(schema))
     assert {problem.key for problem in caught.value.problems} == {
-        "$.type", "$.propertys", "$.properties.a.pattern", "$.properties.a.minLength", "$.properties.b",
+        "$.type", "$.propertys", "$.properties.a.minLength", "$.properties.b", "$.properties.c.$ref",
         "$.items.oneOf",
     }  # fmt: skip
     assert "did you mean 'properties'?" in caught.value.render()
