@@ -8,6 +8,7 @@ code; a bug of ours keeps its traceback.
     │   ├── RecipeError          exit 3   a recipe or trainer config breaks rules
     │   └── EngineAwayError      exit 3   no Docker engine answers; the run can be resumed
     ├── BudgetError              exit 5   the spend limit would be passed
+    ├── TimeIsUpError            exit 1   nothing new can end in the time that is left (inside a run)
     ├── FailuresError            exit 6   too many loops failed in a row
     ├── RunLockedError           exit 7   a live process owns the run
     ├── StateError               exit 8   the run's stored state is damaged or of another version
@@ -113,6 +114,10 @@ class BudgetError(RdagentFtError):
     """The next paid call could pass the spend limit, so it was not sent."""
 
     exit_code = 5
+
+
+class TimeIsUpError(RdagentFtError):
+    """What could still be tried would not end in the time that is left; a run stops as at its timeout."""
 
 
 class FailuresError(RdagentFtError):

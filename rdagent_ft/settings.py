@@ -29,14 +29,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=PREFIX)
 
-    # Paths
     file_path: Path = Field(
         Path("finetune_files"),
         description="Root of datasets/, models/, benchmarks/, output/ and caches. Created when missing.",
         json_schema_extra={"group": "Paths"},
     )
 
-    # Benchmarks
     target_benchmark: str = Field(
         "heldout",
         description="The benchmark that selects. `heldout` is the held-out part of the dataset itself.",
@@ -77,7 +75,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Benchmarks"},
     )
 
-    # Export
     llama_cpp: Path | None = Field(
         None,
         description="Folder of a llama.cpp checkout, for GGUF export; without it the converter is looked for "
@@ -85,7 +82,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Paths"},
     )
 
-    # Training
     trainer: Literal["trl", "llamafactory"] = Field(
         "trl",
         description="What trains a recipe's stages. LLaMA-Factory lacks grpo, distill and QLoRA; recipes "
@@ -104,7 +100,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Training"},
     )
 
-    # Serving
     serving: Literal["auto", "vllm", "off"] = Field(
         "auto",
         description="`vllm` keeps one warm server and swaps adapters; `off` scores each model in a job of "
@@ -127,7 +122,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Serving"},
     )
 
-    # Judge
     judge_model: str = Field(
         "gpt-4",
         description="LLM that looks at answers which a rule rejected. Judging is on when this, "
@@ -152,7 +146,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Judge"},
     )
 
-    # Teacher
     teacher_model: str | None = Field(
         None,
         description="LLM that writes answers to training prompts (`data.teacher`) and labels rows.",
@@ -170,7 +163,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Teacher"},
     )
 
-    # Planner and LLM
     planner: PlannerName = Field(
         "auto",
         description="Who proposes: llm, tpe or random. `auto` is llm when FT_PLANNER_MODEL is set, else tpe.",
@@ -228,7 +220,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Planner and LLM"},
     )
 
-    # Bounds
     max_cost: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="Dollars the run may spend on LLM calls; a call that could pass it is not sent.",
@@ -244,13 +235,18 @@ class Settings(BaseSettings):
         description="Seconds a full training may take.",
         json_schema_extra={"group": "Bounds"},
     )
+    probe: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Three training steps on the longest rows before a training: `auto` where memory or time "
+        "cannot be told without them.",
+        json_schema_extra={"group": "Bounds"},
+    )
     max_failures: Annotated[int, Field(ge=1)] = Field(
         5,
         description="Stop after this many failed loops in a row (exit 6).",
         json_schema_extra={"group": "Bounds"},
     )
 
-    # Training and data
     executor: ExecutorName = Field(
         "docker",
         description="Where jobs run: `docker` contains them; `local` is a subprocess with your rights.",
@@ -296,7 +292,6 @@ class Settings(BaseSettings):
         description="Seconds without a new metric line or log byte before a job counts as hung.",
         json_schema_extra={"group": "Training and data"},
     )
-
     max_output_gib: Annotated[float, Field(gt=0)] = Field(
         200.0,
         description="Disk that one job may fill before it is stopped.",
@@ -315,7 +310,6 @@ class Settings(BaseSettings):
         json_schema_extra={"group": "Training and data"},
     )
 
-    # Docker
     docker_base_image: str | None = Field(
         None,
         description="Image that ours are built on; needs python3 with venv. Unset means that of images.toml.",

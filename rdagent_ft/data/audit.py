@@ -31,6 +31,7 @@ class AuditReport(Frozen):
         n_rows: rows that would be trained on.
         n_exact_duplicates: rows beyond the first of equal ones.
         token_percentiles: p50, p90, p95, p99 and max of prompt + completion tokens.
+        tokens_per_row: mean tokens of a row, cut at `max_length`.
         n_truncated: rows longer than `max_length`; they lose the end of their answer and the end token.
         n_prompt_fills_max_length: rows whose prompt leaves no room: nothing of them is trained.
         share_tokens_trained: completion tokens kept / all tokens kept, 0..1.
@@ -46,6 +47,7 @@ class AuditReport(Frozen):
     n_rows: int
     n_exact_duplicates: int = 0
     token_percentiles: dict[str, int] = {}
+    tokens_per_row: float = 0.0
     n_truncated: int = 0
     n_prompt_fills_max_length: int = 0
     share_tokens_trained: float = 0.0
@@ -80,6 +82,7 @@ def audit_rows(
         n_rows=len(rows),
         n_exact_duplicates=n_duplicates,
         token_percentiles=_percentiles(totals),
+        tokens_per_row=round(n_kept / len(totals), 2) if totals else 0.0,
         n_truncated=sum(total > max_length for total in totals),
         n_prompt_fills_max_length=sum(row.n_context >= max_length for row in measured),
         share_tokens_trained=n_trained / n_kept if n_kept else 0.0,

@@ -10,26 +10,35 @@ from rdagent_ft.data.models import local_model
 from rdagent_ft.data.rows import ModelSource
 from rdagent_ft.data.tokens import chat_template_text
 from rdagent_ft.engine.context import RunContext
+from rdagent_ft.engine.measured import measured, remaining_s
 from rdagent_ft.errors import PreflightError
 from rdagent_ft.llm.teacher_endpoint import resolve_teacher_endpoint
-from rdagent_ft.recipe.learnt import LearntRule, learn
+from rdagent_ft.recipe.learnt import FailedTry, LearntRule, learn
 from rdagent_ft.recipe.memory import read_model_shape
 from rdagent_ft.recipe.rule_facts import RuleFacts
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import DistillStage
-from rdagent_ft.reporting.records import TrainOutput
+from rdagent_ft.reporting.records import CodeOutput, TrainOutput
 from rdagent_ft.settings import Settings
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\b")
 
 
-def rule_facts(ctx: RunContext, n_train_rows: int | None, recipe: Recipe | None = None) -> RuleFacts:
+def rule_facts(
+    ctx: RunContext,
+    n_train_rows: int | None,
+    recipe: Recipe | None = None,
+    *,
+    tokens_per_row: float | None = None,
+) -> RuleFacts:
     """Return the facts that V1 judges a recipe by; None rows switches the rules about their number off.
 
-    `recipe`: its teachers are looked up; without one nothing is known of teachers.
+    Args:
+        recipe: its teachers are looked up; without one nothing is known of teachers.
+        tokens_per_row: of these rows; None takes the mean row of the newest loop.
     """
-    prepared = ctx.prepared
-    pairs = prepared.preferences
+    prepared, known = ctx.prepared, measured(ctx)
+    pairs, profile = prepared.preferences, ctx.settings.parallel
     return model_facts(prepared.model, ctx.settings, recipe).model_copy(
         update={
             "device": prepared.device,
@@ -41,6 +50,13 @@ def rule_facts(ctx: RunContext, n_train_rows: int | None, recipe: Recipe | None 
             "n_preferences": None if pairs is None else pairs.n_rows,
             "has_scorer": True,
             "learnt": learnt_rules(ctx),
+            "model": prepared.model.name,
+            "sharding": "ddp" if profile == "none" else profile,
+            "tokens_per_row": tokens_per_row or known.tokens_per_row,
+            "memory_factors": known.factors,
+            "speeds": known.speeds,
+            "remaining_s": remaining_s(ctx),
+            "stage_limit_s": ctx.settings.full_timeout,
         }
     )
 
@@ -70,14 +86,15 @@ def model_facts(model: ModelSource, settings: Settings, recipe: Recipe | None) -
 
 def learnt_rules(ctx: RunContext) -> tuple[LearntRule, ...]:
     """Return what this run's own failed trainings forbid."""
-    outputs = (ctx.journal.output(loop, "train", TrainOutput) for loop in ctx.journal.finished_loops())
-    return learn(
-        failed
-        for output in outputs
-        if output is not None
-        for stage in output.stages
-        for failed in stage.tries
-    )
+    tries: list[FailedTry] = []
+    for loop in ctx.journal.finished_loops():
+        coded = ctx.journal.output(loop, "code", CodeOutput)
+        trained = ctx.journal.output(loop, "train", TrainOutput)
+        for probe in () if coded is None else coded.probes:
+            tries += probe.tries
+        for stage in () if trained is None else trained.stages:
+            tries += stage.tries
+    return learn(tries)
 
 
 def teacher_folder(settings: Settings, name: str) -> Path | None:

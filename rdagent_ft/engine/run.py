@@ -25,7 +25,7 @@ from rdagent_ft.engine.steps.propose import propose
 from rdagent_ft.engine.steps.train import train
 from rdagent_ft.engine.summaries import summarise_step
 from rdagent_ft.engine.warm_server import WarmServer, choose_serving
-from rdagent_ft.errors import BudgetError, PreflightError
+from rdagent_ft.errors import BudgetError, PreflightError, TimeIsUpError
 from rdagent_ft.reporting.records import (
     HF,
     SETUP_LOOP,
@@ -135,6 +135,9 @@ def _loops(ctx: RunContext, bounds: Bounds) -> StopReason:
             except BudgetError as error:
                 ctx.progress.notice(error.message)
                 return "budget"
+            except TimeIsUpError as error:
+                ctx.progress.notice(error.message)
+                return "timeout"
             n_steps += 1
         _after_loop(ctx, loop)
         if _failed_in_a_row(ctx) >= ctx.settings.max_failures:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rdagent_ft.errors import LlmError, RecipeError
+from rdagent_ft.errors import LlmError, RecipeError, TimeIsUpError
 from rdagent_ft.knowledge.store import Prior, matching_priors, prior_ids
 from rdagent_ft.llm.port import LlmClient, LlmMessage
 from rdagent_ft.llm.prompts import delimited, render_prompt
@@ -21,6 +21,7 @@ from rdagent_ft.planning.history import history_table, tried_hashes, value_at
 from rdagent_ft.planning.port import PlanContext, Proposal
 from rdagent_ft.planning.sample import space_of
 from rdagent_ft.planning.scripts import earlier_scripts, recipe_text, script_limits
+from rdagent_ft.recipe.admission import lacks_only_time
 from rdagent_ft.recipe.diff import apply_diff, recipe_diff
 from rdagent_ft.recipe.rules import check_recipe
 from rdagent_ft.recipe.schema import Recipe
@@ -66,11 +67,13 @@ class LlmPlanner:
     def ask(self, context: PlanContext) -> Proposal:
         """Return a checked proposal.
 
-        Raises `LlmError` (kind `malformed`) when three replies in a row cannot be used, and what the
+        Raises `LlmError` (kind `malformed`) when three replies in a row cannot be used, `TimeIsUpError`
+        when all that is wrong with the last one is that its training would not end in time, and what the
         client raises.
         """
         messages = proposal_messages(context)
         salt = f"propose:{context.loop}"
+        recipe: Recipe | None = None
         problems: list[str] = []
         for _ in range(1 + N_REASKS):
             reply, _usage = self._client.complete("propose", messages, ProposalReply, salt=salt)
@@ -78,6 +81,9 @@ class LlmPlanner:
             if recipe is not None and not problems:
                 return _proposal(reply, recipe, context)
             messages = (*messages, *_objection(reply, problems))
+        broken = [] if recipe is None else check_recipe(recipe, context.rule_facts)
+        if lacks_only_time(broken) and len(problems) == len(broken):
+            raise TimeIsUpError(f"the LLM proposed no recipe that can end in the time left: {problems[0]}")
         raise LlmError(
             f"the LLM proposed no usable recipe in {1 + N_REASKS} tries: {'; '.join(problems)}",
             kind="malformed",

@@ -123,5 +123,9 @@ class Planner(Protocol):
     name: str
 
     def ask(self, context: PlanContext) -> Proposal:
-        """Return the next proposal. Raises `LlmError` / `BudgetError` from an LLM behind it."""
+        """Return the next proposal.
+
+        Raises `LlmError` / `BudgetError` from an LLM behind it, `PreflightError` when nothing new is
+        left, and `TimeIsUpError` when nothing new can end in the time that is left.
+        """
         ...

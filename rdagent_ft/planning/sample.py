@@ -11,10 +11,11 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rdagent_ft.errors import PreflightError, RecipeError
+from rdagent_ft.errors import PreflightError, RecipeError, TimeIsUpError
 from rdagent_ft.planning.history import tried_hashes, typical_gain_pp
 from rdagent_ft.planning.port import PlanContext, Proposal
 from rdagent_ft.planning.words import hypothesis_text
+from rdagent_ft.recipe.admission import lacks_only_time
 from rdagent_ft.recipe.diff import apply_diff, recipe_diff
 from rdagent_ft.recipe.rules import check_recipe
 from rdagent_ft.recipe.schema import Recipe
@@ -86,9 +87,9 @@ def first_new_proposal(
     """Return the first draw that gives a valid recipe which was not trained before.
 
     `draw(n)` gives the n-th candidate as path -> value. Raises `PreflightError` when `MAX_DRAWS`
-    draws hold no new valid recipe.
+    draws hold no new valid recipe, and `TimeIsUpError` when one of them only lacked time.
     """
-    tried = tried_hashes(context)
+    tried, too_long = tried_hashes(context), False
     problem = "every drawn recipe was already trained"
     for attempt in range(MAX_DRAWS):
         try:
@@ -102,6 +103,9 @@ def first_new_proposal(
         if not broken:
             return _proposal(context, dimensions, recipe, planner)
         problem = broken[0].render()
+        too_long = too_long or lacks_only_time(broken)
+    if too_long:
+        raise TimeIsUpError(f"planner {planner} found no new recipe that can end in the time left: {problem}")
     raise PreflightError(
         f"planner {planner} found no new valid recipe in {MAX_DRAWS} draws: {problem}",
         hint="the search space around the parent may be used up; end the run, or use another planner",

@@ -1,14 +1,15 @@
 """The admission rule: a recipe that cannot fit or cannot finish never starts, and the numbers say why.
 
-Pure functions over forecasts. A fix is tried on the forecast before it is named, in the order of the OOM
-ladder: first what keeps the task (smaller passes, recomputed activations, an 8-bit optimizer), then what
-changes it, and is called so. An unknown limit or forecast refuses nothing. Not covered: disk.
+Pure functions over forecasts; `resources.py` binds them to what is known and is V1's last rule. A fix is
+tried on the forecast before it is named, in the order of the OOM ladder: first what keeps the task (smaller
+passes, recomputed activations, an 8-bit optimizer), then what changes it, and is called so. An unknown
+limit or forecast refuses nothing. Not covered: disk.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from rdagent_ft.errors import Problem
@@ -20,8 +21,12 @@ from rdagent_ft.values import Frozen
 
 MEMORY_MARGIN = 0.10
 """Share of the memory that is kept free: estimates without a measurement miss by about as much."""
+MEASURED_MARGIN = 0.03
+"""The same for an estimate that a measured peak has corrected."""
 TIME_MARGIN = 0.15
 """Share of the remaining time that is kept for loading, saving and scoring."""
+RESOURCE_TIME = "resource.time"
+"""Class of a refusal for time: with more of it, the same recipe may start."""
 _MIN_LENGTH = 64
 
 ForecastMemory = Callable[[Recipe, int], MemoryEstimate]
@@ -34,14 +39,18 @@ class Limits(Frozen):
     Attributes:
         device: where training runs.
         memory_gib: of one device (of the host on CPU).
+        host_gib: of the host, where merges run.
         remaining_s: seconds that training may still take.
+        stage_limit_s: seconds that one stage may take.
         n_devices: devices that train together.
         has_bitsandbytes: whether 8-bit optimizers and 4-bit loading can be offered.
     """
 
     device: Literal["cpu", "cuda"]
     memory_gib: float | None = None
+    host_gib: float | None = None
     remaining_s: float | None = None
+    stage_limit_s: float | None = None
     n_devices: int = 1
     has_bitsandbytes: bool = False
 
@@ -65,12 +74,23 @@ class Rung(Frozen):
 def admit(recipe: Recipe, memory: ForecastMemory, time: TimeForecast | None, limits: Limits) -> list[Problem]:
     """Return why the recipe must not start; an empty list admits it."""
     problems: list[Problem] = []
-    if limits.memory_gib is not None:
-        for place in range(len(recipe.stages)):
-            problems += _memory_problem(recipe, place, memory, limits.memory_gib, limits)
-    if time is not None and limits.remaining_s is not None:
-        problems += _time_problem(recipe, time, limits.remaining_s)
+    for place, stage in enumerate(recipe.stages):
+        limit = limits.host_gib if isinstance(stage, MergeStage) else limits.memory_gib
+        if limit is not None:
+            problems += _memory_problem(recipe, place, memory, limit, limits)
+    if time is not None:
+        problems += _time_problems(recipe, time, limits)
     return problems
+
+
+def lacks_only_time(problems: Sequence[Problem]) -> bool:
+    """Return whether there are problems, and more time would solve all of them."""
+    return bool(problems) and all(problem.problem_class == RESOURCE_TIME for problem in problems)
+
+
+def usable_gib(estimate: MemoryEstimate, limit_gib: float) -> float:
+    """Return how much of the memory may be planned: less while nothing has been measured."""
+    return limit_gib * (1 - (MEMORY_MARGIN if estimate.calibration is None else MEASURED_MARGIN))
 
 
 def memory_ladder(recipe: Recipe, place: int, memory: ForecastMemory, limits: Limits) -> Iterator[Rung]:
@@ -96,13 +116,14 @@ def memory_ladder(recipe: Recipe, place: int, memory: ForecastMemory, limits: Li
 def _memory_problem(
     recipe: Recipe, place: int, memory: ForecastMemory, limit: float, limits: Limits
 ) -> list[Problem]:
-    estimate, usable = memory(recipe, place), limit * (1 - MEMORY_MARGIN)
+    estimate = memory(recipe, place)
+    usable = usable_gib(estimate, limit)
     if estimate.total_gib <= usable:
         return []
     stage = recipe.stages[place]
     rule = (
         f"needs about {estimate.words()}; {limit:.1f} GiB are there, of which {usable:.1f} may be planned "
-        f"({MEMORY_MARGIN:.0%} are kept free)"
+        f"({1 - usable / limit:.0%} are kept free)"
     )
     if isinstance(stage, MergeStage):
         fix = "merge on a machine with more memory, or choose a smaller model"
@@ -164,22 +185,32 @@ def _smaller_pass(stage: AnyTrainedStage, n_devices: int) -> int | None:
     return next(fitting, None)
 
 
-def _time_problem(recipe: Recipe, time: TimeForecast, remaining_s: float) -> list[Problem]:
+def _time_problems(recipe: Recipe, time: TimeForecast, limits: Limits) -> list[Problem]:
     """Refuse by the total; with an unknown stage, by what the known stages take already."""
-    known = sum(seconds for seconds in time.stage_seconds if seconds is not None)
-    usable = remaining_s * (1 - TIME_MARGIN)
-    if known <= usable:
-        return []
-    place = max(range(len(recipe.stages)), key=lambda index: time.stage_seconds[index] or 0.0)
-    stage, seconds = recipe.stages[place], time.stage_seconds[place] or 0.0
-    assert not isinstance(stage, MergeStage)
-    rule = (
-        f"would take {time.words}; {remaining_s:,.0f} s remain, of which {usable:,.0f} may be planned "
-        f"({TIME_MARGIN:.0%} are kept for loading, saving and scoring)"
-    )
-    share = (usable - (known - seconds)) / seconds
+    seconds = [known or 0.0 for known in time.stage_seconds]
+    longest = max(range(len(seconds)), key=lambda place: seconds[place])
+    if limits.remaining_s is not None:
+        usable = limits.remaining_s * (1 - TIME_MARGIN)
+        if sum(seconds) > usable:
+            rule = (
+                f"would take {time.words}; {limits.remaining_s:,.0f} s remain, of which {usable:,.0f} may be "
+                f"planned ({TIME_MARGIN:.0%} are kept for loading, saving and scoring)"
+            )
+            others = sum(seconds) - seconds[longest]
+            return [_too_long(recipe, longest, rule, (usable - others) / seconds[longest])]
+    if limits.stage_limit_s is not None and seconds[longest] > limits.stage_limit_s:
+        rule = (
+            f"would take {seconds[longest]:,.0f} s, above the {limits.stage_limit_s:,.0f} s of one training"
+        )
+        return [_too_long(recipe, longest, rule, limits.stage_limit_s / seconds[longest])]
+    return []
+
+
+def _too_long(recipe: Recipe, place: int, rule: str, share: float) -> Problem:
+    stage = recipe.stages[place]
+    assert not isinstance(stage, MergeStage)  # a merge is forecast to take no time
     key, value = ("max_steps", stage.max_steps) if stage.max_steps is not None else ("epochs", stage.epochs)
-    return [Problem(f"stages.{place}.{key}", value, rule, "resource.time", _time_fix(stage, share))]
+    return Problem(f"stages.{place}.{key}", value, rule, RESOURCE_TIME, _time_fix(stage, share))
 
 
 def _time_fix(stage: AnyTrainedStage, share: float) -> str:

@@ -141,7 +141,7 @@ def forecast_time(
         if stage.kind == "merge":
             continue
         rows = _rows_of(stage, Rows(n_rows=n_rows, tokens_per_row=tokens_per_row), preferences)
-        speed = _speed_for(stage.kind, throughput)
+        speed = speed_for(stage.kind, throughput)
         if speed is None:
             seconds[place] = None
             words.append(f"stage {place} ({stage.kind}) unknown: no training that generates was measured")
@@ -209,7 +209,8 @@ def _row_visits(stage: AnyTrainedStage, n_rows: int) -> float:
     return math.ceil(n_rows / stage.effective_batch) * stage.effective_batch * stage.epochs
 
 
-def _speed_for(kind: StageKind, throughput: Sequence[Throughput]) -> Throughput | None:
+def speed_for(kind: StageKind, throughput: Sequence[Throughput]) -> Throughput | None:
+    """Return the measured speed that a kind of stage is forecast with, or None."""
     same = [speed for speed in throughput if speed.stage_kind == kind]
     alike = [speed for speed in throughput if (speed.stage_kind in GENERATING) == (kind in GENERATING)]
     return (same or alike or [None])[-1]

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from rdagent_ft.errors import Problem
+from rdagent_ft.recipe.calibration import CalibrationFactor
+from rdagent_ft.recipe.forecast import Throughput
+from rdagent_ft.recipe.launch import Profile
 from rdagent_ft.recipe.learnt import LearntRule
 from rdagent_ft.recipe.model_shape import ModelShape
 from rdagent_ft.recipe.schema import Recipe
@@ -45,6 +48,12 @@ class RuleFacts(Frozen):
         can_contain: whether jobs run in containers, which code in a recipe needs.
         learnt: what this run's own failures forbid.
         trainer: what trains the stages; llamafactory cannot train all of them.
+        model: the base model's name, as `memory_factors` have it.
+        sharding: what the GPUs share out.
+        tokens_per_row: of the mean training row, prompt and answer.
+        memory_factors, speeds: what this run measured, the newest last.
+        remaining_s: seconds that training may still take in this run.
+        stage_limit_s: seconds that one stage may take.
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -75,6 +84,13 @@ class RuleFacts(Frozen):
     can_contain: bool | None = None
     learnt: tuple[LearntRule, ...] = ()
     trainer: Literal["trl", "llamafactory"] | None = None
+    model: str | None = None
+    sharding: Profile = "ddp"
+    tokens_per_row: float | None = None
+    memory_factors: tuple[CalibrationFactor, ...] = ()
+    speeds: tuple[Throughput, ...] = ()
+    remaining_s: float | None = None
+    stage_limit_s: float | None = None
 
 
 class StageCheck(Frozen):

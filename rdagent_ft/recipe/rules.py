@@ -17,7 +17,7 @@ from rdagent_ft.recipe.data_script import script_problems
 from rdagent_ft.recipe.learnt import learnt_problems
 from rdagent_ft.recipe.llamafactory.fits import fit_problems
 from rdagent_ft.recipe.lora_targets import target_problems
-from rdagent_ft.recipe.memory import MemorySetup, estimate_memory_gib
+from rdagent_ft.recipe.resources import resource_problems
 from rdagent_ft.recipe.rule_facts import TINY_PARAMS as TINY_PARAMS
 from rdagent_ft.recipe.rule_facts import Rule, RuleFacts, StageCheck
 from rdagent_ft.recipe.rule_warnings import stage_warnings
@@ -41,7 +41,7 @@ def check_recipe(recipe: Recipe, facts: RuleFacts) -> list[Problem]:
             problems += rule(check)
     if facts.trainer == "llamafactory":
         problems += fit_problems(recipe)
-    return problems
+    return problems + resource_problems(recipe, facts)
 
 
 def recipe_warnings(recipe: Recipe, facts: RuleFacts) -> list[str]:
@@ -163,26 +163,6 @@ def _adapter(check: StageCheck) -> Iterator[Problem]:
     yield from target_problems(check, adapter)
 
 
-def _memory(check: StageCheck) -> Iterator[Problem]:
-    facts = check.facts
-    limit = facts.gpu_memory_gib if facts.device == "cuda" else facts.memory_gib
-    if facts.shape is None or facts.device is None or limit is None:
-        return
-    setup = MemorySetup(n_devices=max(facts.n_gpus or 1, 1), gpu_memory_gib=facts.gpu_memory_gib)
-    estimate = estimate_memory_gib(
-        check.recipe, facts.shape, facts.device, stage_index=check.index, setup=setup
-    )
-    if estimate.total_gib <= limit:
-        return
-    by_batch = estimate.parts["activations"] + estimate.parts["logits"]
-    if estimate.total_gib - by_batch < limit:
-        field, value, fix = "micro_batch", check.stage.micro_batch, "lower it, or set gradient_checkpointing"
-    else:
-        field, value, fix = "adapter", check.stage.adapter.kind, "train LoRA, or choose a smaller model"
-    rule = f"needs about {estimate.words()}; {limit:.1f} GiB are there"
-    yield check.problem(field, value, rule, fix, "resource.memory")
-
-
 def _learnt(check: StageCheck) -> Iterator[Problem]:
     yield from learnt_problems(check.key, check.stage, check.facts.learnt)
 
@@ -200,6 +180,5 @@ _RULES: tuple[Rule, ...] = (
     *PREFERENCE_RULES,
     *ONLINE_RULES,
     *REWARD_RULES,
-    _memory,
     _learnt,
 )

@@ -14,7 +14,7 @@ from rdagent_ft.evaluation.guards import GuardResult
 from rdagent_ft.evaluation.rows import Comparison, PromptFormat, Score, ScorerName
 from rdagent_ft.planning.port import LoopStatus
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.reporting.stage_records import Failure, StageOutput, TrainingHealth
+from rdagent_ft.reporting.stage_records import Failure, StageOutput, StageProbe, TrainingHealth
 from rdagent_ft.values import Frozen
 
 SETUP_LOOP = -1
@@ -165,7 +165,10 @@ class CodeOutput(Frozen):
         dropped: reason -> rows that the data mix left out.
         script: what the recipe's data script did before the mix; None without one.
         notes: every rename, override and automatic choice, one line each.
-        estimate_gib: estimated peak memory.
+        estimate_gib: estimated peak memory, corrected by what was measured.
+        tokens_per_row: of the mean row, as the first training on answers cuts it.
+        forecast_s: seconds of all trainings; None before any speed was measured.
+        probes: stages that were tried on their longest rows first.
         failure: set when a rung of the ladder rejected it.
     """
 
@@ -175,6 +178,9 @@ class CodeOutput(Frozen):
     script: ScriptedData | None = None
     notes: tuple[str, ...] = ()
     estimate_gib: float | None = None
+    tokens_per_row: float | None = None
+    forecast_s: float | None = None
+    probes: tuple[StageProbe, ...] = ()
     failure: Failure | None = None
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from rdagent_ft.recipe.calibration import CalibrationFactor
+from rdagent_ft.recipe.forecast import Throughput
 from rdagent_ft.recipe.learnt import FailedTry
-from rdagent_ft.recipe.stages import StageKind
+from rdagent_ft.recipe.stages import AnyTrainedStage, StageKind
 from rdagent_ft.values import Frozen
 
 
@@ -53,6 +55,7 @@ class StageOutput(Frozen):
         metrics: the method's own measures, first and last logged value.
         repairs: neutral fixes that were made after a failure, in words.
         tries: what failed before, and the last one if it failed too.
+        speed: tokens a second that this training did, for forecasts; None where they are not counted.
     """
 
     number: int
@@ -71,4 +74,48 @@ class StageOutput(Frozen):
     metrics: dict[str, tuple[float, float]] = {}
     repairs: tuple[str, ...] = ()
     tries: tuple[FailedTry, ...] = ()
+    speed: Throughput | None = None
     failure: Failure | None = None
+
+
+class StageProbe(Frozen):
+    """Three real steps of a stage on its longest rows, before its training (rung V5).
+
+    Attributes:
+        number, kind: the stage: its place in the chain, from 1, and its kind.
+        why: what could not be told without it.
+        peak_gib: peak memory of one device.
+        longest_row_tokens: of the rows that were trained.
+        factor: measured peak / forecast.
+        speed: tokens a second.
+        repairs: neutral fixes that made it fit, in words.
+        stage: the stage with these fixes; None without any.
+        tries: what ran out of memory before.
+        failure: why the stage cannot be trained on this device.
+        seconds: of all its jobs.
+    """
+
+    number: int
+    kind: StageKind
+    why: str
+    peak_gib: float | None = None
+    longest_row_tokens: int | None = None
+    factor: CalibrationFactor | None = None
+    speed: Throughput | None = None
+    repairs: tuple[str, ...] = ()
+    stage: AnyTrainedStage | None = None
+    tries: tuple[FailedTry, ...] = ()
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+    def words(self) -> str:
+        """Return the probe as one line."""
+        found = [f"{self.seconds:.0f} s, because {self.why}"]
+        if self.factor is not None:
+            found.append(self.factor.words())
+        if self.speed is not None:
+            found.append(f"{self.speed.tokens_per_s:,.0f} tokens a second")
+        found += [f"fits with {words}" if self.failure is None else words for words in self.repairs[-1:]]
+        if self.failure is not None:
+            found.append(f"failed with {self.failure.failure_class}")
+        return f"probe of stage {self.number} ({self.kind}): {'; '.join(found)}"

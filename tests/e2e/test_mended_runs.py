@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from world import World
+from world import World, outputs, short_of_memory
 
 pytestmark = [pytest.mark.train]
-
-OUT_OF_MEMORY = """\
-Traceback (most recent call last):
-  File "train.py", line 1, in <module>
-torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
-"""
-
-
-def outputs(run_dir: Path, step: str) -> list[dict[str, Any]]:
-    with sqlite3.connect(f"file:{run_dir}/run.db?mode=ro", uri=True) as connection:
-        rows = connection.execute(
-            "SELECT output FROM steps WHERE step = ? AND loop >= 0 ORDER BY loop", (step,)
-        ).fetchall()
-    return [json.loads(text) for (text,) in rows]
-
-
-def short_of_memory(folder: Path, n_fits: int) -> Path:
-    """A Python whose trainings run out of memory with more than `n_fits` rows a pass, as a GPU's would."""
-    python, log = folder / "python", folder / "oom.txt"
-    log.write_text(OUT_OF_MEMORY)
-    python.write_text(
-        "#!/bin/sh\n"
-        'case "$*" in *stage_job*)\n'
-        '  config=$(echo "$*" | sed "s/.*--config \\([^ ]*\\).*/\\1/")\n'
-        '  size=$(sed -n "s/^per_device_train_batch_size: \\([0-9]*\\).*/\\1/p" "$config")\n'
-        f'  if [ "$size" -gt {n_fits} ]; then cat "{log}" >&2; exit 1; fi;;\n'
-        f'esac\nexec "{sys.executable}" "$@"\n'
-    )
-    python.chmod(0o755)
-    return python
 
 
 def test_memory_is_found_by_smaller_passes_with_the_same_batch(world: World) -> None:

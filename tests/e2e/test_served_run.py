@@ -5,15 +5,12 @@ Needs FT_TEST_SERVE: the Python of an environment with vLLM (`scripts/serve-ci.s
 
 from __future__ import annotations
 
-import json
 import os
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from world import Finished, World, build
+from world import Finished, World, build, outputs
 
 SERVE = os.environ.get("FT_TEST_SERVE")
 pytestmark = [
@@ -46,12 +43,6 @@ def finished(served: World, strong: Path) -> Finished:
     new = ("--dataset", str(served.data), "--model", str(strong), "--json", "--recipe", str(bad))
     extra = {"FT_SERVING": "vllm", "FT_SERVE_PYTHON": str(SERVE), "FT_VAL_ITEMS": "400"}
     return served.run("served", *new, "--loop_n", "1", timeout_s=1100.0, **extra)
-
-
-def outputs(run_dir: Path, step: str) -> list[dict[str, Any]]:
-    with sqlite3.connect(f"file:{run_dir}/run.db?mode=ro", uri=True) as connection:
-        rows = connection.execute("SELECT output FROM steps WHERE step = ? ORDER BY loop", (step,))
-        return [json.loads(row[0]) for row in rows]
 
 
 def test_the_run_ends_with_a_claim(finished: Finished, served: World) -> None:

@@ -93,8 +93,10 @@ def test_a_model_that_is_too_large_is_said_to_be() -> None:
 
 def test_every_stage_is_judged_merges_too() -> None:
     recipe = Recipe(stages=(SftStage(), MergeStage(), DpoStage(adapter=FullAdapter())))
-    keys = [problem.key for problem in admit(recipe, memory, None, gpu(40.0))]
+    keys = [problem.key for problem in admit(recipe, memory, None, gpu(40.0, host_gib=40.0))]
     assert keys == ["stages.0.micro_batch", "stages.1", "stages.2.adapter"]
+    # A merge happens in the host's memory.
+    assert "stages.1" not in [each.key for each in admit(recipe, memory, None, gpu(40.0, host_gib=80.0))]
 
 
 def forecast(recipe: Recipe, n_rows: int = 1600) -> TimeForecast:

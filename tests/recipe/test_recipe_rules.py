@@ -73,7 +73,7 @@ def test_broken_rule_is_named(
 def test_a_sound_recipe_has_no_problem_and_no_warning() -> None:
     facts = RuleFacts(
         device="cuda", n_gpus=2, n_params=8_000_000_000, hidden_size=4096, max_positions=8192,
-        n_train_rows=1000, gpu_memory_gib=80.0, shape=read_model_shape(LLAMA_8B),
+        n_train_rows=1000, gpu_memory_gib=96.0, shape=read_model_shape(LLAMA_8B),
         kernels=("kernels-community/flash-attn2",), bitsandbytes=True,
     )  # fmt: skip
     packed = {"stages.0.packing": True, "stages.0.attn_implementation": "kernels-community/flash-attn2"}

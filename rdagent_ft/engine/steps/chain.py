@@ -16,9 +16,9 @@ from rdagent_ft.engine.steps.merge import merge_weights
 from rdagent_ft.engine.steps.stage_data import stage_data
 from rdagent_ft.engine.steps.stage_job import StageInputs, TrainedStageJob, train_stage
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.recipe.stages import MergeStage
-from rdagent_ft.reporting.records import TrainOutput
-from rdagent_ft.reporting.stage_records import Failure, StageOutput
+from rdagent_ft.recipe.stages import AnyTrainedStage, MergeStage
+from rdagent_ft.reporting.records import CodeOutput, TrainOutput
+from rdagent_ft.reporting.stage_records import Failure, StageOutput, StageProbe
 from rdagent_ft.values import content_hash, write_json
 
 MANIFEST_NAME = "manifest.json"
@@ -27,8 +27,11 @@ MANIFEST_NAME = "manifest.json"
 def train_chain(ctx: RunContext, recipe: Recipe, place: ChainPlace) -> TrainOutput:
     """Train every stage of `recipe`; return the last weights, or the first failure.
 
-    Raises `StopRun` when the run has to stop meanwhile: what is done is adopted by the next try.
+    A stage that was probed begins with the fixes that its probe needed. Raises `StopRun` when the run has
+    to stop meanwhile: what is done is adopted by the next try.
     """
+    coded = ctx.journal.output(place.loop, "code", CodeOutput)
+    probes = {} if coded is None else {probe.number: probe for probe in coded.probes}
     now = Weights(Path(ctx.prepared.model.path))
     reward_model: Path | None = None
     done: list[StageOutput] = []
@@ -40,8 +43,8 @@ def train_chain(ctx: RunContext, recipe: Recipe, place: ChainPlace) -> TrainOutp
             if isinstance(data, Failure):
                 output = StageOutput(number=number, kind=stage.kind, folder="", failure=data)
             else:
-                inputs = StageInputs(now.model, data, reward_model)
-                output = train_stage(ctx, place, TrainedStageJob(recipe, number, stage, now.stage), inputs)
+                job = _job(recipe, number, stage, now.stage, probes.get(number))
+                output = train_stage(ctx, place, job, StageInputs(now.model, data, reward_model))
         done.append(output)
         if output.failure is not None:
             return _output(done, failure=output.failure)
@@ -58,6 +61,14 @@ def train_chain(ctx: RunContext, recipe: Recipe, place: ChainPlace) -> TrainOutp
         _write_manifest(ctx, recipe, place, output, now)
         now = _after(ctx, output, now)
     return _output(done, weights=now, ctx=ctx)
+
+
+def _job(
+    recipe: Recipe, number: int, stage: AnyTrainedStage, parent: int | None, probe: StageProbe | None
+) -> TrainedStageJob:
+    if probe is None or probe.stage is None:
+        return TrainedStageJob(recipe, number, stage, parent)
+    return TrainedStageJob(recipe, number, probe.stage, parent, probe.repairs)
 
 
 def _after(ctx: RunContext, output: StageOutput, before: Weights) -> Weights:

@@ -3,8 +3,8 @@
 A recipe with a data script has it run first (`data_script.py`); its rows take the place of the train
 split's. Selection, a teacher and the data mix follow (`mixing.py`). Runs the rungs V0, V1 and V3 of the
 ladder; V2 (the trainer's own parser) is the first thing that the training job does, because starting it
-costs an import of the trainer. The first rung that fails ends the loop as failed, with its class, before
-anything costs GPU time.
+costs an import of the trainer. V5 (`probe.py`) comes last, where memory or time cannot be told without it.
+The first rung that fails ends the loop as failed, with its class, before a training costs GPU time.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import rule_facts
 from rdagent_ft.engine.steps.data_script import Scripted, script_data
 from rdagent_ft.engine.steps.mixing import Mixed, mixed_rows
+from rdagent_ft.engine.steps.probe import fitted, probe_stages, with_probe
 from rdagent_ft.engine.steps.rejection import rejected
 from rdagent_ft.engine.steps.reward_check import reward_problems
 from rdagent_ft.engine.steps.stage_data import MIX_NAME, known_data
 from rdagent_ft.engine.steps.stage_job import render_config, stage_folder
 from rdagent_ft.errors import Problem, RecipeError
-from rdagent_ft.recipe.memory import estimate_memory_gib, read_model_shape
+from rdagent_ft.recipe.resources import recipe_time, resource_problems, stage_memory
+from rdagent_ft.recipe.rule_facts import RuleFacts
 from rdagent_ft.recipe.rules import check_recipe, recipe_warnings
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import AnyPreferenceStage, GrpoStage, SftStage
@@ -67,13 +69,14 @@ def _scripted(ctx: RunContext, loop: int, recipe: Recipe, script: str, rows: lis
 def _checked(ctx: RunContext, loop: int, recipe: Recipe, mixed: Mixed) -> CodeOutput:
     """Judge recipe and rows by V1 and V3; write the rows and render every stage when nothing is wrong."""
     mix = mixed.mix
-    facts = rule_facts(ctx, len(mix.rows), recipe)
     report = audit_rows(mix.rows, ctx.text_encoder, ctx.prepared.prompt_format, _longest_row(recipe))
+    facts = rule_facts(ctx, len(mix.rows), recipe, tokens_per_row=report.tokens_per_row)
     problems = [*check_recipe(recipe, facts), *audit_problems(report), *_reward_problems(recipe, mix.rows)]
     output = CodeOutput(
         n_train_rows=len(mix.rows),
         dropped=mix.dropped,
         notes=(*recipe_warnings(recipe, facts), *mixed.notes),
+        tokens_per_row=report.tokens_per_row,
     )
     if problems:
         return output.model_copy(update={"failure": rejected(problems)})
@@ -84,18 +87,38 @@ def _checked(ctx: RunContext, loop: int, recipe: Recipe, mixed: Mixed) -> CodeOu
     if isinstance(data, Failure):
         return output.model_copy(update={"failure": data})
     render_notes = _render(ctx, loop, recipe, len(mix.rows))
-    written = [*sorted((folder / "files").iterdir()), *data]
-    shape = read_model_shape(Path(ctx.prepared.model.path))
-    return output.model_copy(
+    written = [path for path in (*sorted((folder / "files").iterdir()), *data) if path.is_file()]
+    output = output.model_copy(
         update={
-            "files": {_name(path, folder): sha256_file(path) for path in written if path.is_file()},
+            "files": {_name(path, folder): sha256_file(path) for path in written},
             "notes": (*output.notes, *render_notes),
-            "estimate_gib": max(
-                estimate_memory_gib(recipe, shape, ctx.prepared.device, stage_index=place).total_gib
-                for place, _ in recipe.trained_stages
-            ),
         }
     )
+    return _admitted(ctx, loop, recipe, facts, output)
+
+
+def _admitted(ctx: RunContext, loop: int, recipe: Recipe, facts: RuleFacts, output: CodeOutput) -> CodeOutput:
+    """Probe what cannot be told, and judge memory and time once more with what was measured."""
+    probes = probe_stages(ctx, loop, recipe, facts)
+    for probe in probes:
+        facts = with_probe(facts, probe)
+    begins = fitted(recipe, probes)
+    estimates = [stage_memory(begins, place, facts) for place, _ in begins.trained_stages]
+    time = recipe_time(begins, facts)
+    notes = [probe.words() for probe in probes]
+    notes += [] if time is None else [f"forecast: {time.words}"]
+    output = output.model_copy(
+        update={
+            "notes": (*output.notes, *notes),
+            "estimate_gib": max((known.total_gib for known in estimates if known is not None), default=None),
+            "forecast_s": None if time is None else time.total_seconds,
+            "probes": probes,
+        }
+    )
+    failed = next((probe.failure for probe in probes if probe.failure is not None), None)
+    problems = resource_problems(begins, facts) if probes and failed is None else []
+    failure = rejected(problems) if problems else failed
+    return output if failure is None else output.model_copy(update={"failure": failure})
 
 
 def _reward_problems(recipe: Recipe, rows: Sequence[Row]) -> list[Problem]:

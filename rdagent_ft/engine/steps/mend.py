@@ -20,7 +20,7 @@ from rdagent_ft.planning.scripts import recipe_text
 from rdagent_ft.recipe.diff import apply_diff, recipe_diff
 from rdagent_ft.recipe.rules import check_recipe
 from rdagent_ft.recipe.schema import Recipe
-from rdagent_ft.reporting.records import FeedbackOutput, ProposeOutput, TrainOutput
+from rdagent_ft.reporting.records import CodeOutput, FeedbackOutput, ProposeOutput, TrainOutput
 from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.repair import ChangedTask, changed_task
 from rdagent_ft.values import Frozen
@@ -39,7 +39,7 @@ class RepairReply(Frozen):
 
 
 class _Failed(Frozen):
-    """The loop before, which failed in training: its recipe, the failing stage and why."""
+    """The loop before, which failed in training or its probe: its recipe, the failing stage and why."""
 
     loop: int
     recipe: Recipe
@@ -75,15 +75,17 @@ def mended(ctx: RunContext, loop: int, context: PlanContext) -> ProposeOutput | 
 
 def _failed_before(ctx: RunContext, loop: int) -> _Failed | None:
     proposal = ctx.journal.output(loop - 1, "propose", ProposeOutput)
+    coded = ctx.journal.output(loop - 1, "code", CodeOutput)
     trained = ctx.journal.output(loop - 1, "train", TrainOutput)
     if proposal is None or proposal.recipe is None or trained is None or trained.failure is None:
         return None
-    if not trained.stages or trained.stages[-1].number > len(proposal.recipe.stages):
+    tried = trained.stages or (coded.probes if coded is not None else ())
+    if not tried or tried[-1].failure is None or tried[-1].number > len(proposal.recipe.stages):
         return None
     return _Failed(
         loop=loop - 1,
         recipe=proposal.recipe,
-        stage_index=trained.stages[-1].number - 1,
+        stage_index=tried[-1].number - 1,
         failure=trained.failure,
     )
 

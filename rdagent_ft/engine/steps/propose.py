@@ -6,12 +6,14 @@ from pathlib import Path
 
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import rule_facts
+from rdagent_ft.engine.measured import measured
 from rdagent_ft.engine.steps.mend import mended
 from rdagent_ft.errors import LlmError, PreflightError
 from rdagent_ft.planning.port import PlanContext, Trial
 from rdagent_ft.recipe.data_script import shown_value
 from rdagent_ft.recipe.default import DefaultFacts, default_recipe
 from rdagent_ft.recipe.memory import read_model_shape
+from rdagent_ft.recipe.resources import neutrally_fitting
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.reporting.records import EvaluateOutput, FeedbackOutput, ProposeOutput, TrainOutput
 from rdagent_ft.reporting.stage_records import Failure
@@ -25,6 +27,7 @@ def propose(ctx: RunContext, loop: int) -> ProposeOutput:
     """Return the loop's proposal and write `recipe.json` and `hypothesis.md`.
 
     A planner that cannot answer fails the loop, not the run, unless the error is sure to come back.
+    Raises `TimeIsUpError` when nothing new can end in the time that is left.
     """
     if loop == 0:
         output = _first(ctx)
@@ -62,7 +65,7 @@ def first_recipe(ctx: RunContext) -> Recipe:
         return ctx.request.recipe
     prepared = ctx.prepared
     shape = read_model_shape(Path(prepared.model.path))
-    return default_recipe(
+    recipe = default_recipe(
         DefaultFacts(
             n_params=prepared.model.n_params,
             n_train_rows=prepared.splits["train"].n_items,
@@ -72,6 +75,9 @@ def first_recipe(ctx: RunContext) -> Recipe:
             hidden_size=shape.hidden_size,
         )
     )
+    # Only what stays the same for the whole run: a default that moved would be another recipe.
+    fixed = rule_facts(ctx, None).model_copy(update={"memory_factors": ()})
+    return neutrally_fitting(recipe, fixed)
 
 
 def plan_context(ctx: RunContext, loop: int) -> PlanContext:
@@ -89,7 +95,7 @@ def plan_context(ctx: RunContext, loop: int) -> PlanContext:
         sources=prepared.sources,
         token_percentiles=prepared.token_percentiles,
         model_facts=prepared.model_facts,
-        machine_facts=prepared.machine_facts,
+        machine_facts=(*prepared.machine_facts, *measured(ctx).words()),
         baseline_val=baseline.val.value,
         scorer=prepared.scorer,
         n_val=baseline.val.n,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rdagent_ft.engine.context import RunContext
 from rdagent_ft.engine.facts import n_devices, teacher_folder
 from rdagent_ft.engine.jobs import JobOutcome, JobRequest, run_job
+from rdagent_ft.engine.measured import training_speed
 from rdagent_ft.engine.steps.chain_place import ChainPlace
 from rdagent_ft.engine.steps.llamafactory_stage import (
     llamafactory_command,
@@ -27,8 +28,10 @@ from rdagent_ft.errors import JobError
 from rdagent_ft.execution.carry import copy_file_inside, move_folder_inside
 from rdagent_ft.execution.outputs import read_log
 from rdagent_ft.execution.weight_files import check_weights, combined_sha256
+from rdagent_ft.recipe.forecast import Throughput
 from rdagent_ft.recipe.launch import render_accelerate
 from rdagent_ft.recipe.learnt import FailedTry, failed_try
+from rdagent_ft.recipe.model_shape import read_model_shape
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import AnyTrainedStage, DistillStage, GrpoStage
@@ -50,12 +53,16 @@ MAX_CHECKPOINT_BYTES = 4 << 40
 
 
 class TrainedStageJob(NamedTuple):
-    """What is trained: the stage at place `number` (from 1) of a recipe, from `parent`'s weights."""
+    """What is trained: the stage at place `number` (from 1) of a recipe, from `parent`'s weights.
+
+    `repairs` are the fixes that `stage` has already against the recipe, as its probe needed them.
+    """
 
     recipe: Recipe
     number: int
     stage: AnyTrainedStage
     parent: int | None
+    repairs: tuple[str, ...] = ()
 
 
 class StageInputs(NamedTuple):
@@ -68,7 +75,7 @@ class StageInputs(NamedTuple):
 
 def train_stage(ctx: RunContext, place: ChainPlace, job: TrainedStageJob, inputs: StageInputs) -> StageOutput:
     """Train one stage, with neutral fixes where they help; return what it left or why it failed."""
-    repairs, tries = list[str](), list[FailedTry]()
+    repairs, tries = list(job.repairs), list[FailedTry]()
     facts = RepairFacts(device=ctx.prepared.device)
     stage = job.stage
     while True:
@@ -144,27 +151,27 @@ def _try(
     judged = _judge(ctx, outcome, inputs.model, output)
     if judged.failure is not None:
         ctx.executor.forget(outcome.result)
-    return judged
+        return judged
+    return judged.model_copy(update={"speed": _speed(ctx, job.stage, outcome.out_dir)})
+
+
+def _speed(ctx: RunContext, stage: AnyTrainedStage, out_dir: Path) -> Throughput | None:
+    """Return the speed of a training for later forecasts; None for one that went on after a stop."""
+    trained = read_train_result(out_dir)
+    if trained.resumed_from_step is not None:
+        return None
+    shape = read_model_shape(Path(ctx.prepared.model.path))
+    return training_speed(
+        stage, shape, n_tokens=trained.n_tokens, n_steps=trained.n_steps, seconds=trained.train_s
+    )
 
 
 def _run(
     ctx: RunContext, place: ChainPlace, stage: AnyTrainedStage, inputs: StageInputs, config: Path,
     out_root: Path, part: str,
 ) -> JobOutcome:  # fmt: skip
-    folders = {"model": inputs.model, "data": inputs.data.file.parent, "config": config}
-    rewards: Path | None = None
-    if isinstance(stage, GrpoStage):
-        rewards = config.with_name(f"{config.stem}-rewards.json")
-        write_json(rewards, [reward.model_dump(mode="json") for reward in stage.rewards])
-        folders["rewards"] = rewards
-        if inputs.reward_model is not None:
-            folders["reward_model"] = inputs.reward_model
-    if isinstance(stage, DistillStage):
-        teacher = teacher_folder(ctx.settings, stage.teacher)
-        assert teacher is not None  # V1 refuses a teacher that is not there
-        folders["teacher"] = teacher
-
-    shared = _write_profile(ctx, config)
+    folders, rewards = input_folders(ctx, stage, inputs, config)
+    shared = write_profile(ctx, config)
     if shared is not None:
         folders["accelerate"] = shared
     tokens = token_folder(ctx, stage, inputs.data, inputs.model)
@@ -199,7 +206,26 @@ def _run(
     return outcome
 
 
-def _write_profile(ctx: RunContext, config: Path) -> Path | None:
+def input_folders(
+    ctx: RunContext, stage: AnyTrainedStage, inputs: StageInputs, config: Path
+) -> tuple[dict[str, Path], Path | None]:
+    """Return what a stage's job may read, and the file of its rewards, which is written beside the config."""
+    folders = {"model": inputs.model, "data": inputs.data.file.parent, "config": config}
+    rewards: Path | None = None
+    if isinstance(stage, GrpoStage):
+        rewards = config.with_name(f"{config.stem}-rewards.json")
+        write_json(rewards, [reward.model_dump(mode="json") for reward in stage.rewards])
+        folders["rewards"] = rewards
+        if inputs.reward_model is not None:
+            folders["reward_model"] = inputs.reward_model
+    if isinstance(stage, DistillStage):
+        teacher = teacher_folder(ctx.settings, stage.teacher)
+        assert teacher is not None  # V1 refuses a teacher that is not there
+        folders["teacher"] = teacher
+    return folders, rewards
+
+
+def write_profile(ctx: RunContext, config: Path) -> Path | None:
     """Write accelerate's config beside the trainer's where several GPUs share the training."""
     profile = ctx.settings.parallel
     if profile == "none" or n_devices(ctx) < 2:
