@@ -29,8 +29,8 @@ _OF_KIND: dict[str, tuple[str, ...]] = {
     "kto": ("train.diverged", "train.no_signal", "data.no_pairs",
             "chain.unmerged_adapter", "chain.double_adapter"),
     "reward": ("train.diverged", "train.no_signal", "data.no_pairs", "data.too_few"),
-    "grpo": ("reward.broken", "train.no_signal", "train.truncated", "train.diverged", "config.grpo_batch",
-             "data.too_few", "resource.vllm_kv", "env.missing_dep"),
+    "grpo": ("reward.broken", "reward.no_score", "train.no_signal", "train.truncated", "train.diverged",
+             "config.grpo_batch", "data.too_few", "resource.vllm_kv", "env.missing_dep"),
     "distill": ("distill.vocabulary", "train.diverged", "train.no_signal", "data.too_few"),
     "merge": ("chain.merge_numeric", "chain.merge_quantised", "chain.unmerged_adapter"),
 }  # fmt: skip
@@ -77,6 +77,8 @@ def health_lines(kind: str) -> list[str]:
     if kind == "grpo":
         ends += [
             f"rewards that differ in no group for {health.SILENT_LOGS} logs in a row: `train.no_signal`",
+            "rewards that return None for all completions, or all but one, for "
+            f"{health.SILENT_LOGS} logs in a row or from the first log to the last: `reward.no_score`",
             f"more than {health.MAX_CLIPPED:.0%} of the completions cut for {health.CLIPPED_LOGS} logs in a "
             "row without a rising reward: `train.truncated`",
         ]

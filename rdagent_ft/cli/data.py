@@ -1,6 +1,6 @@
 """`rdagent-ft data`: the group, and `decontaminate`: which rows of a file repeat evaluation items.
 
-The other verbs are in `data_files.py`.
+The other verbs are in `data_files.py` and `data_tag.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rdagent_ft.cli.data_files import audit, prepare, split
+from rdagent_ft.cli.data_tag import tag
 from rdagent_ft.cli.options import AsJson, EnvFile
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ data_app = typer.Typer(help="Look at training data, and make files of it.", no_a
 data_app.command()(prepare)
 data_app.command()(audit)
 data_app.command()(split)
+data_app.command()(tag)
 
 LEAK_EXIT_CODE = 9
 """Leaks were found and `--fail-on-leak` was given. No other verb uses it."""

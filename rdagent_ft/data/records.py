@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, cast
 from rdagent_ft.data.compressed import data_suffix, open_data
 from rdagent_ft.errors import DataError, PreflightError
 
-_CSV_FIELD_LIMIT = 1 << 27
-_WRAPPER_KEYS = ("data", "train", "rows", "examples", "items")
+CSV_FIELD_LIMIT = 1 << 27
+WRAPPER_KEYS = ("data", "train", "rows", "examples", "items")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _NAN_CELLS = frozenset({"nan", "NaN", "NAN"})
 
@@ -86,12 +86,12 @@ def _json_document(path: Path, raw: bytes) -> Iterator[Record]:
     document = _parse(path, raw)
     if isinstance(document, dict):
         wrapped = cast("dict[str, Any]", document)
-        key = next((key for key in _WRAPPER_KEYS if isinstance(wrapped.get(key), list)), None)
+        key = next((key for key in WRAPPER_KEYS if isinstance(wrapped.get(key), list)), None)
         if key is None:
             raise DataError(
                 f"{path.name} holds one object, not a list of rows; its keys are "
                 f"{', '.join(list(wrapped)[:10])}",
-                hint=f"write a JSON list, JSON lines, or a list under one of {', '.join(_WRAPPER_KEYS)}",
+                hint=f"write a JSON list, JSON lines, or a list under one of {', '.join(WRAPPER_KEYS)}",
             )
         document = wrapped[key]
     for index, value in enumerate(cast("list[Any]", document), start=1):
@@ -123,14 +123,14 @@ def _as_record(place: str, value: Any) -> Record:
 
 def _read_csv(path: Path) -> Iterator[Record]:
     """Yield the rows of a CSV file with a header; `;` and tab are taken where the header has no comma."""
-    previous_limit = csv.field_size_limit(_CSV_FIELD_LIMIT)
+    previous_limit = csv.field_size_limit(CSV_FIELD_LIMIT)
     start = 1
     try:
         with (
             open_data(path) as raw,
             io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream,
         ):
-            reader = csv.reader(stream, delimiter=_delimiter(stream.readline()), strict=True)
+            reader = csv.reader(stream, delimiter=csv_delimiter(stream.readline()), strict=True)
             stream.seek(0)
             header: list[str] = next(reader, [""])
             _check_header(path, header)
@@ -150,7 +150,8 @@ def _read_csv(path: Path) -> Iterator[Record]:
         csv.field_size_limit(previous_limit)
 
 
-def _delimiter(header: str) -> str:
+def csv_delimiter(header: str) -> str:
+    """Return what parts the cells of a CSV file, judged by its first line."""
     return next((mark for mark in (",", "\t", ";") if mark in header), ",")
 
 

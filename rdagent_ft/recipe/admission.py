@@ -25,8 +25,6 @@ MEASURED_MARGIN = 0.03
 """The same for an estimate that a measured peak has corrected."""
 TIME_MARGIN = 0.15
 """Share of the remaining time that is kept for loading, saving and scoring."""
-RESOURCE_TIME = "resource.time"
-"""Class of a refusal for time: with more of it, the same recipe may start."""
 _MIN_LENGTH = 64
 
 ForecastMemory = Callable[[Recipe, int], MemoryEstimate]
@@ -85,7 +83,7 @@ def admit(recipe: Recipe, memory: ForecastMemory, time: TimeForecast | None, lim
 
 def lacks_only_time(problems: Sequence[Problem]) -> bool:
     """Return whether there are problems, and more time would solve all of them."""
-    return bool(problems) and all(problem.problem_class == RESOURCE_TIME for problem in problems)
+    return bool(problems) and all(problem.problem_class == "resource.time" for problem in problems)
 
 
 def usable_gib(estimate: MemoryEstimate, limit_gib: float) -> float:
@@ -210,7 +208,7 @@ def _too_long(recipe: Recipe, place: int, rule: str, share: float) -> Problem:
     stage = recipe.stages[place]
     assert not isinstance(stage, MergeStage)  # a merge is forecast to take no time
     key, value = ("max_steps", stage.max_steps) if stage.max_steps is not None else ("epochs", stage.epochs)
-    return Problem(f"stages.{place}.{key}", value, rule, RESOURCE_TIME, _time_fix(stage, share))
+    return Problem(f"stages.{place}.{key}", value, rule, "resource.time", _time_fix(stage, share))
 
 
 def _time_fix(stage: AnyTrainedStage, share: float) -> str:

@@ -56,7 +56,9 @@ def test_labels_become_columns_that_a_mix_selects_by(tmp_path: Path) -> None:
         assert server.n_requests == N
         assert {request.body["temperature"] for request in server.requests} == {0}
     assert report.counts == {"grade": {"easy": 10, "hard": 2}, "topic": {"sums": 12, "other": 0}}
-    assert (report.n_records, report.n_tagged, sum(report.dropped.values())) == (N + 1, N, 1)
+    assert (report.n_records, report.n_written, report.n_tagged) == (N + 1, N + 1, N)
+    assert report.untagged == {"empty completion": 1}
+    assert report.left_out == {}
     assert report.usd == pytest.approx(N * 0.003)
     records = [json.loads(line) for line in (tmp_path / "tagged.jsonl").read_text().splitlines()]
     assert records[3] == {
@@ -94,8 +96,10 @@ def test_a_label_outside_the_taxonomy_is_no_label(tmp_path: Path) -> None:
         report = tag(tmp_path, server)
         assert server.n_requests == N + 1, "asked back once"
     assert report.n_tagged == N - 1
-    assert report.dropped["no label (malformed)"] == 1
-    assert "plus 4?" not in (tmp_path / "tagged.jsonl").read_text()
+    assert report.untagged["no label (malformed)"] == 1
+    assert report.places["no label (malformed)"] == ("rows.jsonl:5",)
+    record = json.loads((tmp_path / "tagged.jsonl").read_text().splitlines()[4])
+    assert (record["n"], record["grade"], record["topic"]) == (4, None, None)
 
 
 def test_a_row_cannot_leave_its_marks(tmp_path: Path) -> None:
@@ -127,6 +131,10 @@ def test_a_column_is_not_overwritten(tmp_path: Path) -> None:
     with FakeOpenAI(by_size) as server:
         with pytest.raises(DataError, match="'n' already"):
             tag(tmp_path, server, parse_taxonomy({"n": ["odd", "even"]}))
+        for name in ("system", "messages", "prompt"):
+            other = parse_taxonomy({name: ["odd", "even"], "chosen": ["a", "b"], "rejected": ["a", "b"]})
+            with pytest.raises(DataError, match="part of the conversation"):
+                tag(tmp_path, server, other)
         assert server.n_requests == 0
 
 

@@ -35,11 +35,11 @@ from rdagent_ft.recipe.model_shape import read_model_shape
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.stages import AnyTrainedStage, DistillStage, GrpoStage
-from rdagent_ft.reporting.stage_records import Failure, StageOutput
+from rdagent_ft.reporting.stage_records import Failure, KeptStep, StageOutput
 from rdagent_ft.training.failures import classify, hostile_output
 from rdagent_ft.training.monitor import MAX_BYTES as METRICS_MAX_BYTES
 from rdagent_ft.training.monitor import read_health
-from rdagent_ft.training.plan import read_failure, read_train_result, shared_argv, stage_argv
+from rdagent_ft.training.plan import TrainResult, read_failure, read_train_result, shared_argv, stage_argv
 from rdagent_ft.training.repair import RepairFacts, neutral_fix
 from rdagent_ft.training.token_files import LEFT_NAME
 from rdagent_ft.values import write_atomic, write_json
@@ -286,5 +286,13 @@ def _judge(ctx: RunContext, outcome: JobOutcome, model: Path, output: StageOutpu
             "weights_sha256": combined_sha256(files),
             "n_tokens": trained.n_tokens,
             "metrics": trained.metrics,
+            "kept": _kept(trained),
         }
     )
+
+
+def _kept(trained: TrainResult) -> KeptStep | None:
+    """Return the checkpoint that a training with held-out rows left, as the journal keeps it."""
+    if trained.kept is None:
+        return None
+    return KeptStep(n_steps=trained.n_steps, **trained.kept.model_dump())
