@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo     install, then run the embedded demo: three loops of real fine-tuning on CPU"
-	@echo "make test     install, then run all tests"
+	@echo "make test     install, then run all tests; those that need more than that skip with a reason"
 	@echo "make install  create $(VENV) and install the package with what trains and scores"
 	@echo "make check    format, lint, types, layers (part of CI)"
 	@echo "make docs     write the generated pages again: settings, CLI, .env.example"
@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/rdagent-ft demo
 
 test: install
-	@echo "== all tests (about twelve minutes on two cores)"
+	@echo "== all tests (two cores: about 50 minutes with a Docker engine and the serving environment)"
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -q
 
 check: install

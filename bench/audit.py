@@ -17,19 +17,15 @@ rows in under 60 s and 1 GB on two cores.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import random
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+from bench.methods import Document, command_line, new_document, run_methods, run_part, show, timed
 
 METHODS = ("ours", "pandas", "datasets")
 FILE = "rows.jsonl"
@@ -135,44 +131,26 @@ def datasets(path: Path) -> dict[str, Any]:
     }
 
 
-def run_method(method: str, folder: Path) -> dict[str, Any]:
+def run_method(method: str, folder: Path) -> Document:
     """Run one method in this process; return seconds with imports, memory and its numbers."""
-    started, started_cpu = time.perf_counter(), time.process_time()
-    found = {"ours": ours, "pandas": pandas, "datasets": datasets}[method](folder / FILE)
-    seconds = time.perf_counter() - started
-    return {
-        "seconds": round(seconds, 2),
-        "cpu_seconds": round(time.process_time() - started_cpu, 2),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        **found,
-    }
+    audit = {"ours": ours, "pandas": pandas, "datasets": datasets}[method]
+    done = timed(lambda: audit(folder / FILE))
+    return {**done.costs(), **done.found}
 
 
-def measure(n_rows: int, n_words: int, seed: int) -> dict[str, Any]:
+def measure(n_rows: int, n_words: int, seed: int) -> Document:
     """Write the file, then run all methods, one after another, each in its own process."""
-    document: dict[str, Any] = {
-        "schema_version": 1,
-        "code": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "n_rows": n_rows,
-        "n_words": n_words,
-        "seed": seed,
-        "target": {"seconds": TARGET_SECONDS, "peak_memory_mib": TARGET_MIB},
-        "methods": {},
-    }
+    document = new_document(
+        load_average=[round(load, 1) for load in os.getloadavg()],
+        n_rows=n_rows,
+        n_words=n_words,
+        seed=seed,
+        target={"seconds": TARGET_SECONDS, "peak_memory_mib": TARGET_MIB},
+    )
     with tempfile.TemporaryDirectory() as name:
-        # In a process of its own: a child's peak memory starts at its parent's.
-        argv = [sys.executable, "-m", "bench.audit", "--write", name, "--rows", str(n_rows)]
-        subprocess.run([*argv, "--words", str(n_words), "--seed", str(seed)], check=True)
+        run_part("bench.audit", "--write", name, "--rows", n_rows, "--words", n_words, "--seed", seed)
         document["mib"] = round((Path(name) / FILE).stat().st_size / 2**20)
-        for method in METHODS:
-            argv = [sys.executable, "-m", "bench.audit", "--method", method, "--folder", name]
-            # Children of a busy machine share its cores: CPU seconds tell what the work itself costs.
-            done = subprocess.run(argv, capture_output=True, text=True, check=True)
-            document["methods"][method] = json.loads(done.stdout.splitlines()[-1])
+        run_methods(document, "bench.audit", METHODS, "--folder", name)
     mine = document["methods"]["ours"]
     document["met"] = mine["seconds"] < TARGET_SECONDS and mine["peak_memory_mib"] < TARGET_MIB
     return document
@@ -180,27 +158,16 @@ def measure(n_rows: int, n_words: int, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Parse the command line and print the document."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--words", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--method", choices=METHODS)
+    parser = command_line(__doc__, METHODS, rows=100_000, words=150, seed=1)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--write", type=Path, help="only write the file into this folder")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.write:
         make_file(arguments.write, arguments.rows, arguments.words, arguments.seed)
-        return
-    if arguments.method:
+    elif arguments.method:
         print(json.dumps(run_method(arguments.method, arguments.folder)))
-        return
-    document = measure(arguments.rows, arguments.words, arguments.seed)
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-        return
-    for method, result in document["methods"].items():
-        print(f"{method}: {', '.join(f'{key} {value}' for key, value in result.items())}")
+    else:
+        show(measure(arguments.rows, arguments.words, arguments.seed), as_json=arguments.json)
 
 
 if __name__ == "__main__":

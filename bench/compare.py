@@ -16,20 +16,15 @@ The last two give a mean difference and its standard error, and check nothing.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
-import os
-import platform
 import random
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from bench.methods import Document, command_line, new_document, run_methods, run_part, show, timed
 
 METHODS = ("ours", "ours lm-eval", "pandas", "plain")
 STAMP = "2026-11-20T21-00-00.000001"
@@ -146,77 +141,46 @@ def plain(folder: Path) -> dict[str, Any]:
     return {"n": len(found), "delta": mean, "se": math.sqrt(variance / len(found))}
 
 
-def run_method(method: str, folder: Path) -> dict[str, Any]:
+def run_method(method: str, folder: Path) -> Document:
     """Run one method in this process; return seconds with imports, memory and its result."""
-    started, started_cpu = time.perf_counter(), time.process_time()
-    if method == "pandas":
-        found = pandas(folder)
-    elif method == "plain":
-        found = plain(folder)
-    else:
-        found = ours(folder, "ours" if method == "ours" else "lm-eval")
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "seconds": round(seconds, 2),
-        "cpu_seconds": round(time.process_time() - started_cpu, 2),
-        "peak_memory_mib": round(peak / 1024),
-        **{key: round(value, 6) if isinstance(value, float) else value for key, value in found.items()},
-    }
+    done = timed(
+        {
+            "ours": lambda: ours(folder, "ours"),
+            "ours lm-eval": lambda: ours(folder, "lm-eval"),
+            "pandas": lambda: pandas(folder),
+            "plain": lambda: plain(folder),
+        }[method]
+    )
+    found = {key: round(value, 6) if isinstance(value, float) else value for key, value in done.found.items()}
+    return {**done.costs(), **found}
 
 
-def measure(n_rows: int, n_chars: int, seed: int) -> dict[str, Any]:
+def measure(n_rows: int, n_chars: int, seed: int) -> Document:
     """Write the files, then run all methods, one after another, each in its own process."""
-    document: dict[str, Any] = {
-        "schema_version": 1,
-        "code": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "n_rows": n_rows,
-        "n_chars": n_chars,
-        "seed": seed,
-        "methods": {},
-    }
+    document = new_document(n_rows=n_rows, n_chars=n_chars, seed=seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # In a process of its own: a child's peak memory starts at its parent's.
-        argv = [sys.executable, "-m", "bench.compare", "--write", name, "--rows", str(n_rows)]
-        subprocess.run([*argv, "--chars", str(n_chars), "--seed", str(seed)], check=True)
+        run_part("bench.compare", "--write", name, "--rows", n_rows, "--chars", n_chars, "--seed", seed)
         document["mib_a_side"] = {
             form: round(sum(p.stat().st_size for p in (folder / form / "a").rglob("*.jsonl")) / 2**20)
             for form in ("ours", "lm-eval")
         }
-        for method in METHODS:
-            argv = [sys.executable, "-m", "bench.compare", "--method", method, "--folder", name]
-            done = subprocess.run(argv, capture_output=True, text=True, check=True)
-            document["methods"][method] = json.loads(done.stdout)
+        run_methods(document, "bench.compare", METHODS, "--folder", name)
     return document
 
 
 def main() -> None:
     """Parse the command line and print the document."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--chars", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--method", choices=METHODS)
+    parser = command_line(__doc__, METHODS, rows=100_000, chars=1_000, seed=1)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--write", type=Path, help="only write the files into this folder")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.write:
         make_files(arguments.write, arguments.rows, arguments.chars, arguments.seed)
-        return
-    if arguments.method:
+    elif arguments.method:
         print(json.dumps(run_method(arguments.method, arguments.folder)))
-        return
-    document = measure(arguments.rows, arguments.chars, arguments.seed)
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-        return
-    for method, result in document["methods"].items():
-        print(f"{method}: {', '.join(f'{key} {value}' for key, value in result.items())}")
+    else:
+        show(measure(arguments.rows, arguments.chars, arguments.seed), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,13 @@ in a process of its own on the same texts:
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import random
 import re
-import resource
-import subprocess
-import sys
-import time
 from collections import Counter
 from typing import Any, NamedTuple
+
+from bench.methods import Document, command_line, new_document, run_methods, show, timed
 
 METHODS = ("ours", "sets", "minhash")
 KINDS = ("copied", "inside a longer row", "half of it", "short question", "answers sampled 20 times")
@@ -133,65 +128,44 @@ def minhash(world: World) -> set[int]:
     return {number for number, row in enumerate(world.rows) if index.query(signature(row))}
 
 
-def run_method(method: str, n_rows: int, n_items: int, seed: int) -> dict[str, Any]:
-    """Run one method in this process; return seconds, memory and what it found."""
+def run_method(method: str, n_rows: int, n_items: int, seed: int) -> Document:
+    """Run one method in this process; return seconds, memory above that of the texts, what it found."""
     world = make_world(n_rows, n_items, seed)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    found = {"ours": ours, "sets": sets, "minhash": minhash}[method](world)
-    seconds = time.perf_counter() - started
+    check = {"ours": ours, "sets": sets, "minhash": minhash}[method]
+    done = timed(lambda: check(world))
     return {
-        "seconds": round(seconds, 2),
-        "extra_memory_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024),
+        "seconds": round(done.seconds, 2),
+        "extra_memory_mib": round(done.extra_memory_mib),
         "found": {
-            kind: f"{len({row for row, _ in pairs} & found)} of {len(pairs)}"
+            kind: f"{len({row for row, _ in pairs} & done.found)} of {len(pairs)}"
             for kind, pairs in world.leaks.items()
         },
-        "innocent_rows_flagged": len(found & world.innocent),
+        "innocent_rows_flagged": len(done.found & world.innocent),
     }
 
 
-def measure(n_rows: int, n_items: int, seed: int) -> dict[str, Any]:
+def measure(n_rows: int, n_items: int, seed: int) -> Document:
     """Run all methods, one after another, each in its own process."""
-    document: dict[str, Any] = {
-        "schema_version": 1,
-        "code": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "n_rows": n_rows,
-        "n_items": n_items,
-        "seed": seed,
-        "methods": {},
-    }
-    for method in METHODS:
-        argv = [sys.executable, "-m", "bench.contamination", "--method", method]
-        argv += ["--rows", str(n_rows), "--items", str(n_items), "--seed", str(seed)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
-        document["methods"][method] = json.loads(done.stdout)
+    document = new_document(n_rows=n_rows, n_items=n_items, seed=seed)
+    options = ("--rows", n_rows, "--items", n_items, "--seed", seed)
+    run_methods(document, "bench.contamination", METHODS, *options)
     return document
 
 
 def main() -> None:
     """Parse the command line and print the document."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--items", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--method", choices=METHODS)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, METHODS, rows=10_000, items=20_000, seed=1).parse_args()
     if arguments.method:
         print(json.dumps(run_method(arguments.method, arguments.rows, arguments.items, arguments.seed)))
         return
     document = measure(arguments.rows, arguments.items, arguments.seed)
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-        return
-    for method, result in document["methods"].items():
-        print(f"{method}: {result['seconds']} s, {result['extra_memory_mib']} MiB", end="; ")
-        print(", ".join(f"{kind} {found}" for kind, found in result["found"].items()), end="; ")
-        print(f"{result['innocent_rows_flagged']} innocent rows flagged")
+    show(document, as_json=arguments.json, line=_line)
+
+
+def _line(result: Document) -> str:
+    found = ", ".join(f"{kind} {found}" for kind, found in result["found"].items())
+    costs = f"{result['seconds']} s, {result['extra_memory_mib']} MiB"
+    return f"{costs}; {found}; {result['innocent_rows_flagged']} innocent rows flagged"
 
 
 if __name__ == "__main__":

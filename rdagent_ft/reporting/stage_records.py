@@ -40,6 +40,24 @@ class TrainingHealth(Frozen):
     warnings: tuple[str, ...] = ()
 
 
+class KeptStep(Frozen):
+    """Which weights a training with held-out rows left.
+
+    Attributes:
+        step, n_steps: the optimizer step whose weights were kept, and how many were done.
+        best_step, best_value: the best step by `metric`; None when it never was a number.
+        metric: what was measured on the held-out rows, by the trainer's name.
+        n_held_out: how many rows were held out.
+    """
+
+    step: int
+    n_steps: int
+    best_step: int | None
+    metric: str
+    best_value: float | None
+    n_held_out: int
+
+
 class StageOutput(Frozen):
     """One stage of a recipe's chain: what it started from and what it left.
 
@@ -53,6 +71,7 @@ class StageOutput(Frozen):
         weights, weights_sha256: folder relative to the run directory, and its hash.
         n_rows: rows of its data file.
         metrics: the method's own measures, first and last logged value.
+        kept: which checkpoint the weights are; None when no row was held out.
         repairs: neutral fixes that were made after a failure, in words.
         tries: what failed before, and the last one if it failed too.
         speed: tokens a second that this training did, for forecasts; None where they are not counted.
@@ -72,6 +91,7 @@ class StageOutput(Frozen):
     n_tokens: int | None = None
     n_rows: int = 0
     metrics: dict[str, tuple[float, float]] = {}
+    kept: KeptStep | None = None
     repairs: tuple[str, ...] = ()
     tries: tuple[FailedTry, ...] = ()
     speed: Throughput | None = None

@@ -1,4 +1,4 @@
-"""The stages of a loop's training, for the report: what started from what, what was learnt and mended."""
+"""The stages of a loop's training, for the report: what started from what, what was learnt, kept, mended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from rdagent_ft.reporting.records import TrainOutput
 from rdagent_ft.reporting.stage_records import StageOutput
-from rdagent_ft.reporting.text import duration, one_line
+from rdagent_ft.reporting.text import counted, duration, one_line
 from rdagent_ft.reporting.view import LoopView, RunView
 
 FIRST_STAGE = "stages/1-sft"
@@ -29,7 +29,7 @@ def curve_folder(loop: LoopView) -> str:
 
 
 def stage_tables(view: RunView) -> list[dict[str, Any]]:
-    """Return one table for each loop with more than one stage or a mended one, newest first."""
+    """Return one table for each loop with several stages, a mended one or held-out rows, newest first."""
     tables: list[dict[str, Any]] = []
     for loop in reversed(view.loops):
         if loop.train is not None and _is_telling(loop.train):
@@ -39,7 +39,29 @@ def stage_tables(view: RunView) -> list[dict[str, Any]]:
 
 
 def _is_telling(train: TrainOutput) -> bool:
-    return len(train.stages) > 1 or any(stage.repairs for stage in train.stages)
+    return len(train.stages) > 1 or any(stage.repairs or kept_words(stage) for stage in train.stages)
+
+
+def kept_lines(loop: LoopView) -> tuple[str, ...]:
+    """Return which weights each stage with held-out rows left, one sentence a stage."""
+    stages = () if loop.train is None else loop.train.stages
+    said = ((f"stage {stage.number} ({stage.kind})", kept_words(stage)) for stage in stages)
+    return tuple(f"{name} {words}" for name, words in said if words)
+
+
+def kept_words(stage: StageOutput) -> str:
+    """Return which step's weights a stage left and how it was chosen; "" when no row was held out."""
+    kept = stage.kept
+    if kept is None:
+        return ""
+    metric, rows = one_line(kept.metric, 60), f"on {counted(kept.n_held_out, 'held-out row')}"
+    if kept.best_step is None or kept.best_value is None:
+        why = f"{metric} {rows} was never a number"
+    elif kept.best_step == kept.step:
+        why = f"best {metric} {kept.best_value:.3g} {rows}"
+    else:
+        why = f"the last one; best {metric} {kept.best_value:.3g} {rows} at step {kept.best_step:,}"
+    return f"kept step {kept.step:,} of {kept.n_steps:,} ({why})"
 
 
 def _row(stage: StageOutput) -> dict[str, Any]:
@@ -51,6 +73,7 @@ def _row(stage: StageOutput) -> dict[str, Any]:
         "rows": f"{stage.n_rows:,}" if stage.n_rows else "",
         "time": duration(stage.train_s),
         "learnt": _learnt(stage),
+        "kept": kept_words(stage) or ("the last ones" if stage.weights and stage.kind != "merge" else ""),
         "mended": "; ".join(one_line(words, 160) for words in stage.repairs),
     }
 

@@ -67,6 +67,11 @@ _OWN_CLASSES: dict[str, tuple[Blame, str]] = {
         "candidate",
         "correct the named reward or its weight, or the gold answers and tests of the named rows",
     ),
+    "reward.no_score": (
+        "candidate",
+        "give the rows what the rewards read (gold answers, tests), or let a reward return a number for any "
+        "completion",
+    ),
     "config.trainer": ("candidate", "train with trl, or write what LLaMA-Factory knows"),
     "resource.throughput": (
         "environment",

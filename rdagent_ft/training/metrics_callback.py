@@ -2,8 +2,8 @@
 """The trainer callback of all training jobs: one metrics line a log, and the guard that ends bad runs.
 
 A trainer that diverged ends with exit code 0 and may even print loss 0; so the guard looks at every
-log, stops the training and leaves the verdict in `failure`. What only some kinds have (reward variance,
-cut completions) is judged by `stage_health`.
+log, stops the training and leaves the verdict in `failure`. What only some kinds have (missing or equal
+rewards, cut completions) is judged by `stage_health`.
 """
 
 from __future__ import annotations
@@ -111,6 +111,13 @@ class MetricsCallback(TrainerCallback):
             self.failure = self._finding(values, line, alone=args.world_size == 1)
         if self.failure is not None:
             control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Look for what only a whole training shows."""
+        if self.failure is None and self._signal is not None:
+            found = self._signal.end()
+            if found is not None:
+                self.failure = found._replace(evidence={"step": state.global_step, **found.evidence})
 
     def _held_out(self, state: Any, logs: Mapping[str, Any]) -> None:
         """Write what was measured on held-out rows; the guard looks at trained rows only."""

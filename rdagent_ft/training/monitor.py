@@ -53,7 +53,7 @@ def read_health(metrics_path: Path, kind: TrainedKind = "sft") -> TrainingHealth
     or an end loss (mean of the last three) above 1.5 x first + 2 (kinds whose loss shows progress);
     `flat` when nothing was ever learnt: all gradient norms 0, a loss that never moved by more than
     1e-4 of itself, a margin that never moved by 1e-5 (preference kinds), or rewards that never
-    differed (`grpo`); `no_metrics` without a usable line; else `ok`, with the warnings of
+    differed or scored nothing (`grpo`); `no_metrics` without a usable line; else `ok`, with the warnings of
     `stage_health`. Thresholds: `training/` facts of axolotl's guide, and own runs with lr 1e6.
     """
     by_step: dict[int, _Point] = {}
@@ -114,13 +114,13 @@ def _divergence(points: Sequence[_Point], kind: TrainedKind) -> str | None:
 
 
 def _flatness(points: Sequence[_Point], kind: TrainedKind, logs: Sequence[Values]) -> str | None:
+    if kind == "grpo" and (silence := _silence(logs)) is not None:
+        return silence
     norms = [point.grad_norm for point in points if point.grad_norm is not None]
     if norms and not any(norms):
         return "all gradient norms are 0: no weight was trained"
     if kind == "grpo":
-        watch = SignalWatch()
-        found = [finding for log in logs if (finding := watch.see(log)) is not None]
-        return next((one.message for one in found if one.failure_class == "train.no_signal"), None)
+        return None
     if kind not in LOSS_KINDS:
         return flat_margin(kind, logs)
     losses = [point.loss for point in points]
@@ -128,6 +128,15 @@ def _flatness(points: Sequence[_Point], kind: TrainedKind, logs: Sequence[Values
     if len(points) >= MIN_LOGS_FOR_FLAT and spread <= FLAT_RELATIVE_RANGE * max(abs(losses[0]), 1e-9):
         return f"the loss stayed at {losses[0]:.4g}"
     return None
+
+
+def _silence(logs: Sequence[Values]) -> str | None:
+    watch = SignalWatch()
+    found = [finding for log in logs if (finding := watch.see(log)) is not None]
+    if (end := watch.end()) is not None:
+        found.append(end)
+    said = (one.message for one in found if one.failure_class in {"train.no_signal", "reward.no_score"})
+    return next(said, None)
 
 
 def _pace_warnings(points: Sequence[_Point]) -> tuple[str, ...]:

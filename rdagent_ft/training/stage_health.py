@@ -1,8 +1,8 @@
 """Rules that read a training's metrics log by log: the job's own guard and the later verdict share them.
 
-Covers what only some kinds of training have: reward variance and cut completions of `grpo`, margins of
-preference trainings, and the pace of all. NaN and loss rules stand in `metrics_callback` (while it
-runs) and `monitor` (after it). Runs inside jobs: standard library only.
+Covers what only some kinds of training have: missing rewards, equal rewards and cut completions of
+`grpo`, margins of preference trainings, and the pace of all. NaN and loss rules stand in
+`metrics_callback` (while it runs) and `monitor` (after it). Runs inside jobs: standard library only.
 """
 
 from __future__ import annotations
@@ -56,14 +56,18 @@ class SignalWatch:
 
     `train.no_signal`: in 20 logs in a row every group's rewards were equal, and they never differed
     before, or the reward stopped below its start. Equal rewards at or above the start are no failure:
-    the task is learnt. `train.truncated`: in 20 logs in a row more than 80 % of the completions were cut
-    at `max_completion_length`, and the reward did not rise meanwhile.
+    the task is learnt. `reward.no_score`: in 20 logs in a row, or in all of a shorter training, the
+    rewards scored at most one completion and returned None for the others. `train.truncated`: in 20 logs
+    in a row more than 80 % of the completions were cut at `max_completion_length`, and the reward did not
+    rise meanwhile.
     """
 
     def __init__(self) -> None:
         self._first_reward: float | None = None
+        self._reward: float | None = None
         self._had_signal = False
         self._n_silent = 0
+        self._n_unscored = self._n_scored = 0
         self._rewards_while_clipped: deque[float | None] = deque(maxlen=CLIPPED_LOGS)
 
     def see(self, values: Values) -> Finding | None:
@@ -71,6 +75,8 @@ class SignalWatch:
         reward = _finite(values.get("reward"))
         if self._first_reward is None:
             self._first_reward = reward
+        if reward is not None:
+            self._reward = reward
         clipped = _finite(values.get("completions/clipped_ratio"))
         if clipped is not None and clipped > MAX_CLIPPED:
             self._rewards_while_clipped.append(reward)
@@ -80,7 +86,27 @@ class SignalWatch:
         if silent is not None:
             self._n_silent = self._n_silent + 1 if silent else 0
             self._had_signal = self._had_signal or not silent
-        return self._truncated(clipped) or self._no_signal(reward)
+        self._count_scored(values)
+        found = self._no_score() if self._n_unscored >= SILENT_LOGS else None
+        return found or self._truncated(clipped) or self._no_signal()
+
+    def end(self) -> Finding | None:
+        """Return what only the end of the training shows: that no log of it had a score."""
+        return self._no_score() if self._n_unscored and not self._n_scored else None
+
+    def _count_scored(self, values: Values) -> None:
+        unscored = is_unscored(values)
+        if unscored is not None:
+            self._n_unscored = self._n_unscored + 1 if unscored else 0
+            self._n_scored += not unscored
+
+    def _no_score(self) -> Finding:
+        message = (
+            "the rewards returned None for all completions, or all but one, in "
+            f"{self._n_unscored} logs in a row ({self._n_scored} logs before had scores)"
+        )
+        evidence: dict[str, float] = {"n_logs": self._n_unscored, "n_scored_logs": self._n_scored}
+        return Finding("reward.no_score", message, evidence)
 
     def _truncated(self, clipped: float | None) -> Finding | None:
         rewards = self._rewards_while_clipped
@@ -92,9 +118,10 @@ class SignalWatch:
         )
         return Finding("train.truncated", message, {"clipped_ratio": clipped, "n_logs": CLIPPED_LOGS})
 
-    def _no_signal(self, reward: float | None) -> Finding | None:
+    def _no_signal(self) -> Finding | None:
         if self._n_silent < SILENT_LOGS:
             return None
+        reward = self._reward
         evidence: dict[str, float] = {"n_logs": self._n_silent}
         if reward is not None:
             evidence["reward"] = reward
@@ -148,9 +175,21 @@ def is_silent(values: Values) -> bool | None:
     """Return whether no group's rewards differed in a log; None when the log does not say."""
     share = _finite(values.get("frac_reward_zero_std"))
     if share is not None:
-        return share >= 1.0
+        return share >= 1.0 or is_unscored(values) is True
     spread = _finite(values.get("reward_std"))
     return None if spread is None else spread == 0.0
+
+
+def is_unscored(values: Values) -> bool | None:
+    """Return whether at most one completion of each step in a log had a score; None when it does not say.
+
+    TRL 1.16 logs the three reward metrics together. Where every reward returned None it leaves `reward`
+    empty, and `reward_std` too, which needs two scores; its share of groups with equal rewards is then 0,
+    as if all of them differed.
+    """
+    if _finite(values.get("frac_reward_zero_std")) is None:
+        return None
+    return _finite(values.get("reward")) is None or _finite(values.get("reward_std")) is None
 
 
 def stage_warnings(kind: TrainedKind, logs: Sequence[Values]) -> tuple[str, ...]:

@@ -1,20 +1,18 @@
-"""Real trainings of tiny models through the local executor: what the tests of the stage jobs share."""
+"""Real trainings of tiny models: the task, the models and the config that tests of the stage jobs share."""
 
 from __future__ import annotations
 
 import json
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rdagent_ft.execution.local import LocalExecutor
-from rdagent_ft.execution.port import JobHandle, JobResult, JobSpec
+from local_jobs import run, write_config, write_rows
+
 from rdagent_ft.training.plan import merge_argv, stage_argv, tiny_argv
 
 COLOURS, ANIMALS = ("red", "green", "blue"), ("cat", "dog", "owl")
 PAIRS = tuple(product(COLOURS, ANIMALS))
-WAIT_S = 300.0
 
 
 def prompt_of(colour: str, animal: str) -> str:
@@ -22,67 +20,18 @@ def prompt_of(colour: str, animal: str) -> str:
     return f"Colour {colour}, animal {animal}. Answer:"
 
 
-def submit(
-    folder: Path, argv: tuple[str, ...], attempt_id: str = "test-1"
-) -> tuple[LocalExecutor, JobHandle]:
-    executor = LocalExecutor(grace_s=2.0)
-    spec = JobSpec(
-        attempt_id=attempt_id,
-        kind="train",
-        argv=argv,
-        out_dir=folder,
-        env={"OMP_NUM_THREADS": "1"},
-        deadline_unix=time.time() + WAIT_S,
-    )
-    return executor, executor.submit(spec)
-
-
-def wait(executor: LocalExecutor, handle: JobHandle) -> JobResult:
-    while executor.poll(handle).state == "running":
-        time.sleep(0.05)
-    return executor.collect(handle)
-
-
-def run(folder: Path, argv: tuple[str, ...], attempt_id: str = "test-1") -> JobResult:
-    return wait(*submit(folder, argv, attempt_id))
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def config_file(folder: Path, model: Path, rows: list[dict[str, Any]], **changes: Any) -> Path:
-    """Write the rows and a TRL config as the templates render it: LoRA on the CPU, every step logged."""
+    """Write the rows and a TRL config of the usual size: LoRA on the CPU, every step logged."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = write_rows(folder / "rows.jsonl", rows)
-    config = {
-        "model_name_or_path": str(model),
-        "output_dir": "trainer",
-        "datasets": [{"path": "json", "data_files": str(data)}],
-        "use_peft": True,
+    sizes: dict[str, Any] = {
         "lora_r": 16,
         "lora_alpha": 32,
-        "lora_target_modules": ["all-linear"],
         "learning_rate": 5e-3,
         "lr_scheduler_type": "constant",
         "per_device_train_batch_size": 8,
         "max_steps": 12,
-        "logging_steps": 1,
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",
-        "bf16": False,
-        "use_cpu": True,
-        "dtype": "float32",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        **changes,
     }
-    path = folder / "config.yaml"
-    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
-    return path
+    return write_config(folder, model, write_rows(folder / "rows.jsonl", rows), **sizes | changes)
 
 
 def make_random_model(folder: Path, *, seed: int = 0, vocab_size: int = 320) -> Path:

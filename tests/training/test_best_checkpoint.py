@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage_trainings import ANIMALS, COLOURS, prompt_of, submit, wait, write_rows
+from local_jobs import submit, wait, write_rows
+from stage_trainings import ANIMALS, COLOURS, prompt_of
 
 from rdagent_ft.execution.outputs import read_json_lines, read_log
 from rdagent_ft.recipe.render import RenderFacts, StagePaths, render_stage

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_trainings import PAIRS, config_file, prompt_of, run, submit, wait
+from local_jobs import run, submit, wait
+from stage_trainings import PAIRS, config_file, prompt_of
 
 from rdagent_ft.execution.outputs import read_json_lines, read_log
 from rdagent_ft.execution.weight_files import check_weights

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
-from stage_trainings import ANIMALS, PAIRS, config_file, prompt_of, run
+from local_jobs import run
+from stage_trainings import ANIMALS, PAIRS, config_file, prompt_of
 
 from rdagent_ft.execution.outputs import read_json_lines, read_log
 from rdagent_ft.execution.weight_files import check_weights
-from rdagent_ft.training.failures import classify
+from rdagent_ft.training.failures import classify, match_log
 from rdagent_ft.training.monitor import read_health
 from rdagent_ft.training.plan import read_failure, read_train_result, stage_argv
 
@@ -130,6 +132,38 @@ def test_equal_rewards_end_the_training_early(merged_model: Path, tmp_path: Path
     assert own is not None
     assert own["evidence"] == {"step": 20, "n_logs": 20, "reward": 0.0}
     assert not (tmp_path / "adapter").exists()
+
+
+ONE_WORD = """\
+def one_word(completions, gold):
+    \"\"\"What has more words than one is not judged.\"\"\"
+    pairs = zip(completions, gold)
+    return [float(text.strip() == word) if len(text.split()) < 2 else None for text, word in pairs]
+"""
+"""Tells gold answers from others, and never applies to what the merged model writes."""
+
+
+@pytest.mark.parametrize(("max_steps", "changes", "n_logs"), [(60, {}, 20), (3, {"beta": 0.05}, 3)])
+def test_rewards_that_score_no_completion_are_named(
+    merged_model: Path, tmp_path: Path, max_steps: int, changes: dict[str, Any], n_logs: int
+) -> None:
+    (tmp_path / "skips.py").write_text(ONE_WORD)
+    rewards = rewards_file(tmp_path, {"kind": "python", "function": "skips.one_word"})
+    config = config_file(tmp_path, merged_model, PROMPTS, **GROUPS | {"max_steps": max_steps} | changes)
+    paths = {"PYTHONPATH": f"{Path(__file__).parents[2]}{os.pathsep}{tmp_path}"}
+    result = run(tmp_path, stage_argv("grpo", config, rewards=rewards), env=paths)
+    assert result.exit_code == 3
+    assert not (tmp_path / "adapter").exists()
+    health = read_health(tmp_path / "metrics.jsonl", "grpo")
+    assert (health.verdict, health.n_steps) == ("flat", n_logs)
+    log, own = read_log(tmp_path / "job.log"), read_failure(tmp_path)
+    failure = classify(log, result=result, health=health, failure_json=own)
+    assert failure is not None
+    assert (failure.failure_class, failure.blame) == ("reward.no_score", "candidate")
+    assert own is not None
+    assert own["evidence"] == {"step": n_logs, "n_logs": n_logs, "n_scored_logs": 0}
+    named = match_log(log)  # the log alone, of a trainer without our guard
+    assert (None if named is None else named.failure_class) == ("reward.no_score" if n_logs == 20 else None)
 
 
 def test_a_broken_reward_and_too_few_prompts_are_named(merged_model: Path, tmp_path: Path) -> None:

@@ -27,8 +27,18 @@ KINDS: tuple[TrainedKind, ...] = tuple(WATCHED)
 
 
 def grpo_log(reward: float, *, silent: bool = False, clipped: float = 0.0) -> dict[str, float | None]:
-    share = 1.0 if silent else 0.5
-    return {"reward": reward, "frac_reward_zero_std": share, "completions/clipped_ratio": clipped}
+    share, spread = (1.0, 0.0) if silent else (0.5, 0.25)
+    return {
+        "reward": reward,
+        "reward_std": spread,
+        "frac_reward_zero_std": share,
+        "completions/clipped_ratio": clipped,
+    }
+
+
+NO_SCORE: dict[str, float | None] = {"reward": None, "reward_std": None, "frac_reward_zero_std": 0.0}
+"""What TRL 1.16 logs where every reward returned None for every completion."""
+ONE_SCORE = NO_SCORE | {"reward": 1.0}
 
 
 def first_finding(logs: list[dict[str, float | None]]) -> tuple[int, Finding] | None:
@@ -75,6 +85,41 @@ def test_without_the_share_of_groups_the_spread_decides() -> None:
     assert found is not None
     assert found[1].failure_class == "train.no_signal"
     assert first_finding([{"reward": 1.0}] * 40) is None  # unknown is unknown
+
+
+@pytest.mark.parametrize("log", [NO_SCORE, ONE_SCORE, {"frac_reward_zero_std": 0.0}])
+def test_rewards_that_score_nothing_end_a_training(log: dict[str, float | None]) -> None:
+    found = first_finding([log] * 25)
+    assert found is not None
+    assert (found[0], found[1].failure_class) == (20, "reward.no_score")
+    assert found[1].evidence == {"n_logs": 20, "n_scored_logs": 0}
+    assert first_finding(([log] * 19 + [grpo_log(0.1)]) * 3) is None
+
+
+def test_rewards_that_stop_scoring_are_named_even_after_a_task_was_learnt() -> None:
+    found = first_finding([grpo_log(0.2)] * 5 + [grpo_log(1.0, silent=True)] * 25 + [NO_SCORE] * 40)
+    assert found is not None
+    assert (found[0], found[1].failure_class) == (50, "reward.no_score")
+    assert found[1].evidence == {"n_logs": 20, "n_scored_logs": 30}
+
+
+def test_logs_without_scores_between_equal_rewards_are_no_signal() -> None:
+    found = first_finding([grpo_log(0.0, silent=True), NO_SCORE] * 15)
+    assert found is not None
+    assert (found[0], found[1].failure_class) == (20, "train.no_signal")
+    assert found[1].evidence == {"n_logs": 20, "reward": 0.0}
+
+
+def test_a_short_training_without_a_score_fails_at_its_end() -> None:
+    watch = SignalWatch()
+    assert watch.end() is None  # nothing was logged
+    assert watch.see(NO_SCORE) is None
+    found = watch.end()
+    assert found is not None
+    assert (found.failure_class, found.evidence) == ("reward.no_score", {"n_logs": 1, "n_scored_logs": 0})
+    assert watch.see(grpo_log(0.1)) is None
+    assert watch.see(NO_SCORE) is None
+    assert watch.end() is None  # something was learnt
 
 
 def feed(watch: PaceWatch, steps: list[tuple[float, float]]) -> list[Finding]:
@@ -171,6 +216,15 @@ def test_equal_rewards_are_flat_after_the_fact_too(tmp_path: Path) -> None:
     health = read_health(write_metrics(tmp_path / "metrics.jsonl", [line] * 20), "grpo")
     assert (health.verdict, health.warnings) == ("flat", ())
     assert "never differed" in health.message
+
+
+@pytest.mark.parametrize("n_logs", [3, 20])
+def test_missing_scores_are_flat_after_the_fact_too(tmp_path: Path, n_logs: int) -> None:
+    line = {"loss": 0.01, "grad_norm": 0.2, "frac_reward_zero_std": 0.0}  # moved by the KL term alone
+    path = write_metrics(tmp_path / "metrics.jsonl", [line] * n_logs)
+    health = read_health(path, "grpo")
+    assert (health.verdict, health.warnings) == ("flat", ())
+    assert f"in {n_logs} logs" in health.message
 
 
 @given(st.sampled_from(KINDS), st.binary(max_size=300))

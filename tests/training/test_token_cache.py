@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stage_trainings import ANIMALS, COLOURS, config_file, prompt_of, run
+from local_jobs import run
+from stage_trainings import ANIMALS, COLOURS, config_file, prompt_of
 
 from rdagent_ft.execution.outputs import read_json_lines
 from rdagent_ft.training.plan import TrainResult, read_train_result, stage_argv

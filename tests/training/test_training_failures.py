@@ -40,12 +40,22 @@ def test_every_signature_decides_a_log() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("name", ["train.no_signal", "train.no_signal-2", "train.truncated"])
-def test_a_signal_that_is_missing_for_fewer_than_20_logs_explains_no_failure(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "lines_per_log"),
+    [("train.no_signal", 1), ("train.no_signal-2", 1), ("train.truncated", 1), ("reward.no_score", 4)],
+)
+def test_a_signal_that_is_missing_for_fewer_than_20_logs_explains_no_failure(
+    name: str, lines_per_log: int
+) -> None:
     lines = (Path(__file__).parent / "logs" / f"{name}.txt").read_text().splitlines(keepends=True)
-    few = "".join(lines[:19])
+    few = "".join(lines[: 19 * lines_per_log])
     assert match_log(few + "Traceback (most recent call last):\nValueError: something else\n") is None
-    assert match_log("".join(lines[:20])) is not None
+    assert match_log("".join(lines[: 20 * lines_per_log])) is not None
+
+
+def test_one_log_with_scores_among_those_without_any_explains_no_failure() -> None:
+    text = (Path(__file__).parent / "logs" / "reward.no_score.txt").read_text()
+    assert match_log(text.replace("'reward_std': None", "'reward_std': '0.25'", 1)) is None
 
 
 def test_exactly_four_fifths_cut_is_no_failure_yet() -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_jobs import run, submit, wait, write_config
 
 from rdagent_ft.errors import JobError
-from rdagent_ft.execution.local import LocalExecutor
 from rdagent_ft.execution.outputs import read_json_lines, read_log
-from rdagent_ft.execution.port import JobHandle, JobResult, JobSpec
+from rdagent_ft.execution.port import JobResult
 from rdagent_ft.execution.weight_files import check_weights
 from rdagent_ft.reporting.stage_records import Failure
 from rdagent_ft.training.failures import classify
@@ -33,29 +33,6 @@ from rdagent_ft.training.plan import (
 from rdagent_ft.values import sha256_file
 
 pytestmark = pytest.mark.train
-WAIT_S = 120.0
-
-
-def submit(
-    folder: Path, argv: tuple[str, ...], attempt_id: str = "test-1"
-) -> tuple[LocalExecutor, JobHandle]:
-    executor = LocalExecutor(grace_s=2.0)
-    spec = JobSpec(
-        attempt_id=attempt_id,
-        kind="train",
-        argv=argv,
-        out_dir=folder,
-        env={"OMP_NUM_THREADS": "1"},
-        deadline_unix=time.time() + WAIT_S,
-    )
-    return executor, executor.submit(spec)
-
-
-def run(folder: Path, argv: tuple[str, ...], attempt_id: str = "test-1") -> JobResult:
-    executor, handle = submit(folder, argv, attempt_id)
-    while executor.poll(handle).state == "running":
-        time.sleep(0.05)
-    return executor.collect(handle)
 
 
 @pytest.fixture(scope="module")
@@ -86,34 +63,15 @@ def tiny(data: Path) -> Path:
 
 
 def config_file(folder: Path, tiny: Path, **changes: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model_name_or_path": str(tiny),
-        "output_dir": "trainer",
-        "datasets": [{"path": "json", "data_files": str(tiny.parent / "train.jsonl")}],
-        "use_peft": True,
+    sizes: dict[str, Any] = {
         "lora_r": 8,
         "lora_alpha": 16,
-        "lora_target_modules": ["all-linear"],
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 16,
         "max_steps": 30,
         "max_length": 64,
-        "logging_steps": 1,
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",
-        "bf16": False,
-        "use_cpu": True,
-        "dtype": "float32",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        **changes,
     }
-    path = folder / "config.yaml"
-    path.write_text(json.dumps(config))
-    return path
+    return write_config(folder, tiny, tiny.parent / "train.jsonl", **sizes | changes)
 
 
 def failure_of(folder: Path, result: JobResult) -> Failure | None:
@@ -215,9 +173,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Pat
         time.sleep(0.02)
     child, _, _ = json.loads((tmp_path / ".jobs" / "test-1" / "child.json").read_text())
     os.kill(child, signal.SIGKILL)
-    while executor.poll(handle).state == "running":
-        time.sleep(0.02)
-    assert executor.collect(handle).failure_class == "resource"
+    assert wait(executor, handle).failure_class == "resource"
     (tmp_path / "trainer" / "checkpoint-999999").mkdir()  # cut off while it was saved
     second, handle = submit(tmp_path, stage_argv("sft", config), "test-2")
     lines_before = len((tmp_path / "metrics.jsonl").read_text().splitlines())
