@@ -1,17 +1,18 @@
 """Our rendered SFT config beside what a user would start without us, on equal work: speed, memory, loss.
 
-    python -m bench.train_throughput [--out FILE] [--steps N] [--threads N] [--model FOLDER] [--peak-tflops X]
+    python -m bench.train_throughput [--out FILE] [--steps N] [--rounds N] [--threads N] [--model FOLDER]
+        [--peak-tflops X]
 
 Equal work: the same model, the same rows in the same order of magnitude of steps, LoRA of one rank on the
 same layers, the same rows in an optimizer step, the same learning rate. What differs is what a config
 decides: `ours` is `render_stage` of a recipe; `trl defaults` leaves every key away that TRL has a default
-for. Each runs in a process of its own, by turns, through the same trainer and the same job. Compared are
-tokens a second of training (prompts included, padding not), the peak of the process, and the mean loss of
-the last steps after the same number of rows; `cpu_s` (the whole process, imports too) tells whether a shared
-machine disturbed the clock. With FT_TEST_LLAMAFACTORY set to the Python of its
-environment, its own LoRA SFT example is run on the same rows, too (not run where these results are from).
-On a GPU, `--peak-tflops` (989 for a H100's dense bfloat16) turns speed into MFU; without a GPU there is
-none, and the peak there is that of the host process: the device's own is what the probe job reports.
+for. Each runs in a process of its own, by turns, through the same trainer and the same job; medians of all
+rounds count. Compared are tokens a second of training (prompts included, padding not), the peak of the
+process, and the mean loss of the last steps after the same number of rows; `cpu_s` (the whole process,
+imports too) tells whether a shared machine disturbed the clock. With FT_TEST_LLAMAFACTORY set to the Python
+of its environment, its own LoRA SFT example is run on the same rows, too. On a GPU, `--peak-tflops` (989
+for a H100's dense bfloat16) turns speed into MFU; without a GPU there is none, and the peak there is that
+of the host process: the device's own is what the probe job reports.
 """
 
 from __future__ import annotations
@@ -148,8 +149,25 @@ def train_llamafactory(
     }  # fmt: skip
 
 
-def measure(model: Path | None, steps: int, threads: int, peak_tflops: float | None) -> dict[str, Any]:
-    """Run every config once, after a warm-up of the page cache; return one JSON-ready document."""
+def run_round(
+    folder: Path, texts: dict[str, str], work: tuple[Path, Path], steps: int, threads: int
+) -> dict[str, dict[str, float]]:
+    """Run every config once, one after the other; `work` is the model and the file of rows."""
+    folder.mkdir()
+    found = {label: train(folder / label.replace(" ", "-"), text, threads) for label, text in texts.items()}
+    python = os.environ.get("FT_TEST_LLAMAFACTORY")
+    if python:
+        found["llamafactory example"] = train_llamafactory(folder / "lf", python, *work, steps, threads)
+    return found
+
+
+def measure(
+    model: Path | None, steps: int, threads: int, peak_tflops: float | None, n_rounds: int
+) -> dict[str, Any]:
+    """Run every config in turn, `n_rounds` times, after a warm-up of the page cache.
+
+    Returns one JSON-ready document with the median of every measure.
+    """
     device = "cuda" if peak_tflops is not None else "cpu"
     with tempfile.TemporaryDirectory(prefix="bench-throughput-") as name:
         root = Path(name)
@@ -159,12 +177,14 @@ def measure(model: Path | None, steps: int, threads: int, peak_tflops: float | N
         make_rows(rows, n_rows)
         texts = configs(model, rows, n_rows, steps, device)
         train(root / "warm", configs(model, rows, n_rows, 2, device)["ours"], threads)
-        found = {label: train(root / label.replace(" ", "-"), text, threads) for label, text in texts.items()}
-        python = os.environ.get("FT_TEST_LLAMAFACTORY")
-        if python:
-            found["llamafactory example"] = train_llamafactory(
-                root / "lf", python, model, rows, steps, threads
-            )
+        rounds = [
+            run_round(root / f"round-{number}", texts, (model, rows), steps, threads)
+            for number in range(n_rounds)
+        ]
+        found = {
+            label: {key: statistics.median(each[label][key] for each in rounds) for key in rounds[0][label]}
+            for label in rounds[0]
+        }
         shape = read_model_shape(model)
     if peak_tflops is not None:
         stage = SftStage(adapter=LoraAdapter(r=RANK))
@@ -183,6 +203,7 @@ def measure(model: Path | None, steps: int, threads: int, peak_tflops: float | N
         "million_weights": round(shape.n_params / 1e6, 1),
         "steps": steps,
         "threads": threads,
+        "rounds": n_rounds,
         "rows_per_step": BATCH,
         "load_average": round(os.getloadavg()[0], 1),
         "unix_time": round(time.time()),
@@ -202,10 +223,13 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, default=None, help="a model folder instead of a small random one"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="medians of so many")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--peak-tflops", type=float, default=None, help="of the GPU; trains there")
     arguments = parser.parse_args()
-    document = measure(arguments.model, arguments.steps, arguments.threads, arguments.peak_tflops)
+    document = measure(
+        arguments.model, arguments.steps, arguments.threads, arguments.peak_tflops, arguments.rounds
+    )
     write_json(arguments.out, document)
     for name, result in document["runs"].items():
         print(
