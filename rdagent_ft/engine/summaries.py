@@ -36,7 +36,8 @@ def _(output: records.CodeOutput) -> str:
     if output.failure is not None:
         return f"rejected [{output.failure.failure_class}] {output.failure.message[:200]}"
     made = "" if output.script is None else f"; {output.script.words}"
-    return f"{output.n_train_rows} rows, config checked{made}"
+    time = "" if output.forecast_s is None else f", about {output.forecast_s:,.0f} s of training"
+    return f"{output.n_train_rows} rows, config checked{made}{time}"
 
 
 @summarise_step.register

@@ -146,6 +146,7 @@ def _loop(row: LoopRow) -> list[str]:
         lines.append(f"- Data: {markdown_text(row.data)}")
     if row.training:
         lines.append(f"- Training: {markdown_text(row.training)}")
+    lines += [f"- Forecast: {markdown_text(words)}" for words in row.forecast]
     lines += [f"- Weights: {markdown_text(words)}" for words in row.kept]
     lines.append(f"- Decision: {markdown_text(row.decision)}")
     lines += [f"- Fact: {markdown_text(fact)}" for fact in row.facts]

@@ -9,7 +9,7 @@ from rdagent_ft.reporting.facts import STATUS_WORDS, Change, arrow, decision, re
 from rdagent_ft.reporting.plots import Part
 from rdagent_ft.reporting.records import CodeOutput
 from rdagent_ft.reporting.stage_records import Failure
-from rdagent_ft.reporting.stages import kept_lines
+from rdagent_ft.reporting.stages import forecast_lines, kept_lines
 from rdagent_ft.reporting.text import (
     clean_text,
     counted,
@@ -50,6 +50,7 @@ class LoopRow(Frozen):
     lesson: str
     training: str
     kept: tuple[str, ...]
+    forecast: tuple[str, ...]
     data: str
     notes: tuple[str, ...]
     minutes: str
@@ -181,6 +182,7 @@ def _loop_row(view: RunView, loop: LoopView, *, leads: bool) -> LoopRow:
         lesson=clean_text(lesson or "", 1_500),
         training=_training(loop),
         kept=kept_lines(loop),
+        forecast=forecast_lines(loop),
         data=dropped_text(loop.code) if loop.code and loop.code.n_train_rows else "",
         notes=tuple(without_folders(one_line(note)) for note in (loop.code.notes if loop.code else ())[:20]),
         minutes=duration(loop.wall_s),

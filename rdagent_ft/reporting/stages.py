@@ -49,6 +49,19 @@ def kept_lines(loop: LoopView) -> tuple[str, ...]:
     return tuple(f"{name} {words}" for name, words in said if words)
 
 
+def forecast_lines(loop: LoopView) -> tuple[str, ...]:
+    """Return what was forecast beside what it took, and what probes found; nothing without a code step."""
+    code = loop.code
+    if code is None or code.estimate_gib is None:
+        return ()
+    said = f"about {code.estimate_gib:.2f} GiB"
+    if code.forecast_s is not None:
+        said += f" and {code.forecast_s:,.0f} s of training"
+        if loop.train is not None and loop.train.failure is None:
+            said += f" (its jobs took {loop.train.train_s:,.0f} s, start and saving included)"
+    return (said, *(one_line(probe.words(), 400) for probe in code.probes))
+
+
 def kept_words(stage: StageOutput) -> str:
     """Return which step's weights a stage left and how it was chosen; "" when no row was held out."""
     kept = stage.kept

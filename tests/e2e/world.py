@@ -221,7 +221,7 @@ def journal(run_dir: Path) -> dict[str, Any]:
 
 IGNORED = {
     "notices", "seconds", "train_s", "eval_s", "attempts", "from_cache", "facts", "machine_facts", "files",
-    "weights", "estimate_gib",
+    "weights", "estimate_gib", "forecast_s", "speed",
 }  # fmt: skip
 """Times, counts of attempts and texts that hold times; `weights_sha256` stays."""
 

@@ -105,11 +105,8 @@ def _admitted(ctx: RunContext, loop: int, recipe: Recipe, facts: RuleFacts, outp
     begins = fitted(recipe, probes)
     estimates = [stage_memory(begins, place, facts) for place, _ in begins.trained_stages]
     time = recipe_time(begins, facts)
-    notes = [probe.words() for probe in probes]
-    notes += [] if time is None else [f"forecast: {time.words}"]
     output = output.model_copy(
         update={
-            "notes": (*output.notes, *notes),
             "estimate_gib": max((known.total_gib for known in estimates if known is not None), default=None),
             "forecast_s": None if time is None else time.total_seconds,
             "probes": probes,
