@@ -139,6 +139,7 @@ def _probe(
         )
         if isinstance(found, ProbeResult):
             return _measured(probe, tried, stage, found, facts).model_copy(update={"tries": tuple(tries)})
+        ctx.executor.forget(outcome.result)
         tries.append(failed_try(stage, found.failure_class))
         fix = neutral_fix(stage, found.failure_class, RepairFacts(device=ctx.prepared.device))
         if fix is None:
