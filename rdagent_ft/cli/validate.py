@@ -142,7 +142,11 @@ def _config_texts(file: Path, report: ValidationReport) -> list[tuple[int | None
 
 
 def _print(file: Path, report: ValidationReport, problems: tuple[Problem, ...], fixed: str | None) -> None:
-    kind = "recipe" if report.kind == "recipe" else f"{report.trainer} {report.stage} config"
+    kind = (
+        "recipe"
+        if report.kind == "recipe"
+        else " ".join(filter(None, (report.trainer, report.stage, "config")))
+    )
     if fixed:
         for change in report.changes:
             print(f"fixed: {change}")

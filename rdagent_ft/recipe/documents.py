@@ -158,6 +158,8 @@ def _read_yaml(text: str) -> Document:
         return _broken("yaml", "file", f"holds a value that YAML cannot build: {error}"[:300], "quote it")
     except RecursionError:
         return _broken("yaml", "file", "is nested too deeply", "use a flat config")
+    if _holds_itself(values, ()):
+        return _broken("yaml", "file", "has an alias inside its own anchor", "write the values out")
     if node is None or not isinstance(values, dict):
         return _broken("yaml", "file", "must be a mapping of keys to values", "write `key: value` lines")
     spans, problems = _places(cast("yaml.MappingNode", node), text)
@@ -179,6 +181,19 @@ def _too_much(text: str) -> str | None:
         if n_aliases > MAX_ALIASES:
             return f"uses more than {MAX_ALIASES} YAML aliases"
     return None
+
+
+def _holds_itself(value: Any, above: tuple[int, ...]) -> bool:
+    """Return whether a list or mapping is a part of itself, which only an alias can make."""
+    if id(value) in above:
+        return True
+    if isinstance(value, dict):
+        parts = list(cast("dict[Any, Any]", value).values())
+    elif isinstance(value, list):
+        parts = cast("list[Any]", value)
+    else:
+        return False
+    return any(_holds_itself(part, (*above, id(cast("object", value)))) for part in parts)
 
 
 def _places(node: yaml.MappingNode, text: str) -> tuple[dict[str, Span], list[Problem]]:

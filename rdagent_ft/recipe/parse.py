@@ -47,7 +47,7 @@ _TAG_ERRORS = frozenset({"union_tag_not_found", "union_tag_invalid"})
 def parse_recipe(values: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
     """Return the recipe and no problems, or None and every problem found at once."""
     try:
-        text = canonical_json(_as_meant(Recipe, dict(values)))
+        text = canonical_json(as_meant(values))
     except (ValueError, TypeError, RecursionError) as error:
         path = _not_json(values) or ()
         rule = f"is a value that JSON cannot carry: {error}"
@@ -80,6 +80,11 @@ def load_recipe(values: Mapping[str, Any]) -> Recipe:
     if recipe is None:
         raise RecipeError(f"the recipe has {len(problems)} problem(s)", problems=tuple(problems))
     return recipe
+
+
+def as_meant(values: Mapping[str, Any]) -> Any:
+    """Return a recipe's values with the ways of writing replaced that this module takes as meant."""
+    return _as_meant(Recipe, dict(values))
 
 
 def _as_meant(annotation: Any, value: Any, key: str = "") -> Any:

@@ -17,8 +17,9 @@ from rdagent_ft.recipe.documents import Document, read_document
 from rdagent_ft.recipe.edits import Edit, Finding, apply_to_text, apply_to_values
 from rdagent_ft.recipe.llamafactory.check import find_problems, guess_stage
 from rdagent_ft.recipe.llamafactory.keys import STAGES, LlamaFactoryStage, load_keys
-from rdagent_ft.recipe.parse import parse_recipe
+from rdagent_ft.recipe.parse import as_meant, parse_recipe
 from rdagent_ft.recipe.rules import RuleFacts, check_recipe, recipe_warnings
+from rdagent_ft.recipe.salvage import further_problems
 from rdagent_ft.recipe.schema import Recipe
 from rdagent_ft.recipe.trainer_config.check import check_trainer_config
 from rdagent_ft.recipe.trainer_config.guess import guess_method
@@ -102,9 +103,7 @@ def read_recipe(text: str, name: str) -> Recipe | tuple[Problem, ...]:
         rule = "is not a recipe: it has neither `stages` nor `data` nor `schema_version`"
         fix = "write `stages: [{kind: sft, …}]`; a trainer config cannot be run as a recipe"
         return (Problem("file", None, rule, "config.bad_value", fix),)
-    recipe, problems = parse_recipe(document.values)
-    if recipe is not None:
-        problems = check_recipe(recipe, RuleFacts())
+    recipe, problems = _judged(document.values)
     return recipe if recipe is not None and not problems else tuple(problems)
 
 
@@ -161,11 +160,22 @@ def _stage(stage: str) -> Method:
     raise UserError(f"--stage {stage!r} is not known", hint=f"known: {known}")
 
 
+def _judged(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
+    """Return the recipe, if the values make one, and every problem of schema, order and rules."""
+    recipe, problems = parse_recipe(values)
+    if recipe is not None:
+        return recipe, check_recipe(recipe, RuleFacts())
+    try:
+        plain = as_meant(values)
+    except RecursionError:
+        return None, problems
+    return None, [*problems, *further_problems(plain, problems)]
+
+
 def _recipe_report(document: Document) -> ValidationReport:
-    recipe, found = parse_recipe(document.values)
+    recipe, found = _judged(document.values)
     notes: tuple[str, ...] = ()
     if recipe is not None:
-        found = check_recipe(recipe, RuleFacts())
         notes = (f"recipe {recipe.hash}", *recipe_warnings(recipe, RuleFacts()))
     problems = (*document.problems, *found)
     return ValidationReport(kind="recipe", problems=problems, remaining=problems, notes=notes)
