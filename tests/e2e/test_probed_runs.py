@@ -38,9 +38,9 @@ def test_a_probe_measures_and_the_next_loop_is_forecast_from_it(world: World) ->
 
 
 def test_a_training_that_cannot_end_in_time_is_never_started(world: World) -> None:
-    recipe = world.recipe("endless", max_steps=200_000)
+    recipe = world.recipe("endless", max_steps=2_000_000)
     done = world.run(
-        "endless", *world.new("--loop_n", "1", "--recipe", str(recipe), "--timeout", "25m")
+        "endless", *world.new("--loop_n", "1", "--recipe", str(recipe), "--timeout", "60m")
     )  # fmt: skip
     assert done.code == 0, done.err
     run_dir = Path(done.document["run_dir"])
