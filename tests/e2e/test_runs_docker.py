@@ -17,7 +17,7 @@ from world import World
 
 from rdagent_ft.execution.docker_engine import Engine, connect
 
-WAIT_S = 180.0
+WAIT_S = 400.0
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def attempts(database: Path) -> list[tuple[str, str]]:
 def test_a_run_in_containers_ends_as_any_other(
     world: World, engine: Engine, in_docker: dict[str, str]
 ) -> None:
-    done = world.run("docker-whole", *world.new("--loop_n", "1"), **in_docker)
+    done = world.run("docker-whole", *world.new("--loop_n", "1"), timeout_s=900.0, **in_docker)
     assert done.code == 0, done.err
     assert done.document["status"] == "finished"
     run_dir = run_dirs(world, "docker-whole")[0].parent
@@ -96,7 +96,7 @@ def test_a_killed_controller_is_followed_by_one_that_adopts(
     database = run_dirs(world, "docker-adopt")[0]
     held = containers_below(engine, str(database.parent))
     assert len(held) == 1
-    done = world.run("docker-adopt", "--resume", "latest", "--json", **in_docker)
+    done = world.run("docker-adopt", "--resume", "latest", "--json", timeout_s=900.0, **in_docker)
     assert done.code == 0, done.err
     trained = [a for a, _ in attempts(database) if "-train-" in a]
     assert len(trained) == 1, "the container was adopted, not started again"
@@ -118,7 +118,9 @@ def test_ten_runs_killed_at_random_leave_no_container_after_the_next_start(
         controller.communicate()
         most_held = max(most_held, len(containers_below(engine, place)))
     assert most_held >= 1, "no kill met a running job: the test showed nothing"
-    done = world.run("docker-kills", *world.new("--loop_n", "1", "--step_n", "0"), **in_docker)
+    done = world.run(
+        "docker-kills", *world.new("--loop_n", "1", "--step_n", "0"), timeout_s=900.0, **in_docker
+    )
     assert done.code == 0, done.err
     assert containers_below(engine, place) == []
 
