@@ -18,6 +18,7 @@ from world import World
 from rdagent_ft.execution.docker_engine import Engine, connect
 
 WAIT_S = 400.0
+pytestmark = pytest.mark.timeout(1500)  # a minute or two on quiet cores, many on busy ones
 
 
 @pytest.fixture
